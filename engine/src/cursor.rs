@@ -1,0 +1,33 @@
+//! The one way to walk sorted entries: memtables, SSTables and merges of them
+//! all offer this [`Cursor`].
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::key::{EntryRef, SequenceNumber};
+
+/// A position among entries in internal-key order (key ascending, sequence
+/// number descending). Fresh cursors stand nowhere; moving past either end
+/// makes the cursor stand nowhere again. After an error the cursor stands
+/// nowhere until the next seek.
+pub trait Cursor {
+    /// Moves to the first entry.
+    fn seek_first(&mut self) -> Result<()>;
+    /// Moves to the last entry.
+    fn seek_last(&mut self) -> Result<()>;
+    /// Moves to the first entry at or after the internal key `(key, seq)`.
+    fn seek(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()>;
+    /// Moves to the last entry before the internal key `(key, seq)`.
+    fn seek_before(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()>;
+    /// Moves forward; the cursor must stand on an entry.
+    fn next(&mut self) -> Result<()>;
+    /// Moves backward; the cursor must stand on an entry.
+    fn prev(&mut self) -> Result<()>;
+    /// The entry under the cursor, or `None` where it stands nowhere.
+    ///
+    /// `value` may be left empty by a cursor made for keys only.
+    fn entry(&self) -> Option<EntryRef<'_>>;
+    /// The value under the cursor without copying; the cursor must stand on an
+    /// entry.
+    fn value(&self) -> Bytes;
+}

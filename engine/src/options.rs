@@ -1,0 +1,160 @@
+//! Every tunable, with unit, default and reason.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::batch::BatchLimits;
+
+/// What a commit survives once it has returned. See `docs/durability.md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Nothing more than the prefix rule: after a crash, what is found is a
+    /// prefix of the commit order.
+    None,
+    /// A process kill or a guest trap: the bytes were handed to the host.
+    #[default]
+    Buffered,
+    /// Power loss, where the storage can sync files and names.
+    Sync,
+}
+
+/// Compression of value pages. Keys are never compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Stored as they are.
+    None,
+    /// Snappy, per page, where it shrinks the page.
+    #[default]
+    Snappy,
+}
+
+/// Who drives flushes and compactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Background {
+    /// Worker threads of the database. The default natively.
+    Threads,
+    /// Each write pays a slice in proportion to the bytes it adds, and
+    /// [`crate::Db::maintain`] does more when the host is idle. The default on
+    /// wasm, where there are no threads.
+    Inline,
+}
+
+/// Milliseconds and randomness from outside, so that a run can be replayed;
+/// nothing durable depends on either.
+pub trait Environment: Send + Sync + Debug {
+    /// Monotonic milliseconds, for durations in statistics.
+    fn monotonic_ms(&self) -> u64;
+    /// Random bits, for the id of a new database.
+    fn random(&self) -> u64;
+}
+
+/// How a database is opened. `Options::default()` suits a small server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Create the database if the directory is empty or absent. Default: true.
+    pub create_if_missing: bool,
+    /// Durability of the calls that do not name one. Default: `Buffered`.
+    pub durability: Durability,
+    /// Bytes of one memtable before it is flushed. Default: 64 MiB natively,
+    /// 16 MiB on wasm, where two of them must fit in the guest beside the cache.
+    pub memtable_bytes: usize,
+    /// Bytes of decoded pages and filters kept. Default: 256 MiB natively,
+    /// 64 MiB on wasm.
+    pub cache_bytes: usize,
+    /// Bytes at which a compaction starts its next output file. Default: 64 MiB.
+    pub target_file_bytes: u64,
+    /// Bytes of WAL after which every memtable that holds on to an old segment
+    /// is flushed. Default: 4 × `memtable_bytes`.
+    pub wal_bytes_max: Option<u64>,
+    /// Longest value, in bytes. Default: 64 MiB natively; on wasm the host sets
+    /// min(64 MiB, memory cap / 8).
+    pub value_bytes_max: usize,
+    /// Longest encoded batch, in bytes. Default: 256 MiB natively; on wasm the
+    /// host sets min(256 MiB, memory cap / 4).
+    pub batch_bytes_max: usize,
+    /// Compression of value pages. Default: Snappy.
+    pub compression: Compression,
+    /// Who does the background work. Default: threads natively, inline on wasm.
+    pub background: Background,
+    /// Clock and randomness. Default: the system's.
+    pub environment: Arc<dyn Environment>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let wasm = cfg!(target_family = "wasm");
+        Options {
+            create_if_missing: true,
+            durability: Durability::default(),
+            memtable_bytes: if wasm { 16 << 20 } else { 64 << 20 },
+            cache_bytes: if wasm { 64 << 20 } else { 256 << 20 },
+            target_file_bytes: 64 << 20,
+            wal_bytes_max: None,
+            value_bytes_max: if wasm { 32 << 20 } else { 64 << 20 },
+            batch_bytes_max: if wasm { 64 << 20 } else { 256 << 20 },
+            compression: Compression::default(),
+            background: if wasm { Background::Inline } else { Background::Threads },
+            environment: Arc::new(SystemEnvironment::default()),
+        }
+    }
+}
+
+impl Options {
+    /// The limits that every batch is checked against.
+    pub fn batch_limits(&self) -> BatchLimits {
+        BatchLimits { value_bytes_max: self.value_bytes_max, batch_bytes_max: self.batch_bytes_max }
+    }
+
+    /// Bytes of WAL after which old segments are flushed away.
+    pub fn wal_bytes_max(&self) -> u64 {
+        self.wal_bytes_max.unwrap_or(4 * self.memtable_bytes as u64)
+    }
+}
+
+/// How much background work one call may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes read and written, roughly.
+    pub bytes: u64,
+}
+
+impl Budget {
+    /// Work of about `bytes` bytes.
+    pub fn bytes(bytes: u64) -> Self {
+        Budget { bytes }
+    }
+}
+
+/// The system's clock and the standard library's per-process random keys.
+#[derive(Debug)]
+pub struct SystemEnvironment {
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    start: std::time::Instant,
+}
+
+impl Default for SystemEnvironment {
+    fn default() -> Self {
+        SystemEnvironment {
+            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+            start: std::time::Instant::now(),
+        }
+    }
+}
+
+impl Environment for SystemEnvironment {
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn monotonic_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    // The browser has no std clock; durations in statistics read as zero there.
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    fn monotonic_ms(&self) -> u64 {
+        0
+    }
+
+    fn random(&self) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        std::collections::hash_map::RandomState::new().build_hasher().finish()
+    }
+}

@@ -1,0 +1,112 @@
+//! The floor the engine stands on: every byte of I/O goes through [`Storage`].
+//!
+//! Paths are relative to the database directory, `/`-separated, and always made
+//! by [`crate::filename`] from integer ids; no string read from a file becomes a
+//! path. Implementations: [`fs`] (native and WASI), [`memory`], [`trace`].
+//!
+//! Rules for implementations: `append` loops over short writes, treats a write
+//! of zero bytes as an error and retries only `EINTR`; sizes and offsets are
+//! `u64`; an error names the file.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub mod fs;
+pub mod memory;
+pub mod trace;
+
+/// Whether a directory's names are durable after [`Storage::sync_dir`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirSync {
+    /// Names created or removed before the call survive power loss.
+    Done,
+    /// This host cannot sync directories (a core wasip1 module); the engine
+    /// keeps what an older generation needs instead.
+    Unsupported,
+}
+
+/// A directory that holds one database.
+pub trait Storage: Send + Sync + Debug {
+    /// Opens an existing regular file for positional reads.
+    ///
+    /// # Errors
+    /// `Io` with kind `NotFound` if absent; `Io` for anything that is not a
+    /// regular file (a symbolic link, a FIFO, a directory).
+    fn open(&self, path: &str) -> Result<Arc<dyn ReadFile>>;
+
+    /// Creates a file that must not exist, for appending.
+    fn create(&self, path: &str) -> Result<Box<dyn AppendFile>>;
+
+    /// Overwrites bytes of an existing file in place and syncs it. For the
+    /// slots of `CURRENT` only; `offset + bytes.len()` must lie within the file.
+    fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Creates a directory if it is not there.
+    fn create_dir(&self, path: &str) -> Result<()>;
+
+    /// Removes a file. Absent files are an `Io` error of kind `NotFound`.
+    fn remove(&self, path: &str) -> Result<()>;
+
+    /// Names in a directory (`""` is the database directory itself), in any
+    /// order; empty if the directory does not exist.
+    fn list(&self, path: &str) -> Result<Vec<String>>;
+
+    /// Makes the names in a directory durable, where the host can.
+    fn sync_dir(&self, path: &str) -> Result<DirSync>;
+
+    /// Takes the exclusive lock of the database, held until the value drops.
+    ///
+    /// # Errors
+    /// `Locked` if anyone, this process included, holds it.
+    fn lock(&self) -> Result<Box<dyn Lock>>;
+
+    /// A name for messages: the directory, or `memory`.
+    fn describe(&self) -> String;
+}
+
+/// A file open for positional reads.
+pub trait ReadFile: Send + Sync + Debug {
+    /// Reads exactly `len` bytes at `offset`.
+    ///
+    /// # Errors
+    /// `Corruption` if the file ends before; `Io` otherwise.
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
+
+    /// Length in bytes.
+    fn size(&self) -> Result<u64>;
+}
+
+/// A file being written at its end.
+pub trait AppendFile: Send + Debug {
+    /// Writes all of `bytes` at the end.
+    ///
+    /// # Errors
+    /// After an error any prefix of `bytes` may be there; cut back with
+    /// [`AppendFile::truncate`] or give the file up.
+    fn append(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Makes every appended byte survive power loss.
+    ///
+    /// # Errors
+    /// Never retry after an error: what reached the disk is unknown.
+    fn sync_data(&mut self) -> Result<()>;
+
+    /// Cuts the file back to `len` bytes.
+    fn truncate(&mut self, len: u64) -> Result<()>;
+
+    /// Bytes appended so far.
+    fn len(&self) -> u64;
+
+    /// True if nothing has been appended.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The exclusive lock of a database; released on drop.
+pub trait Lock: Send + Sync + Debug {}
