@@ -1,15 +1,21 @@
 //! Duramen: an embedded, persistent key-value database whose SSTables are
 //! Parquet files.
 
+pub mod api;
 pub mod batch;
 pub mod cursor;
+pub mod db;
 pub mod error;
 pub mod key;
 pub mod options;
 pub mod sstable;
+pub mod stats;
 pub mod storage;
 
+pub use api::{Database, Progress, Scan, ScanRange, SnapshotId};
 pub use batch::WriteBatch;
+pub use db::Db;
 pub use error::{Error, Result};
 pub use key::{FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 pub use options::{Background, Budget, Compression, Durability, Options};
+pub use stats::{Stats, VerifyReport};

@@ -1,0 +1,272 @@
+//! The face that a native database and one inside a sandbox share.
+//!
+//! [`Database`] is object-safe and speaks in ids, bytes and pages, so that it
+//! crosses a component boundary as it is; [`crate::Db`] adds handles, iterators
+//! and snapshots that release themselves. Commands and behaviour tests are
+//! written against this trait and therefore run on both.
+
+use std::ops::Bound;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::batch::WriteBatch;
+use crate::error::{Error, Result};
+use crate::key::{KeyspaceId, prefix_end};
+use crate::options::{Budget, Durability};
+use crate::stats::{Stats, VerifyReport};
+
+/// A live snapshot of a [`Database`]; released by [`Database::release`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SnapshotId(pub u64);
+
+/// Whether background work remains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing to do until more is written.
+    Done,
+    /// Call again.
+    More,
+}
+
+/// Keys from `start` to `end`, and the direction to walk them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanRange {
+    /// Lower bound.
+    pub start: Bound<Vec<u8>>,
+    /// Upper bound.
+    pub end: Bound<Vec<u8>>,
+    /// Walk from the upper bound down.
+    pub reverse: bool,
+}
+
+impl ScanRange {
+    /// Every key, ascending.
+    pub fn all() -> Self {
+        ScanRange { start: Bound::Unbounded, end: Bound::Unbounded, reverse: false }
+    }
+
+    /// Every key that starts with `prefix`, ascending.
+    pub fn prefix(prefix: &[u8]) -> Self {
+        ScanRange {
+            start: Bound::Included(prefix.to_vec()),
+            end: prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded),
+            reverse: false,
+        }
+    }
+
+    /// The same keys, descending.
+    pub fn reversed(mut self) -> Self {
+        self.reverse = true;
+        self
+    }
+}
+
+/// Key-value pairs packed one after another, little-endian:
+/// `(key_len u32 | value_len u32 | key | value)*`. An empty page ends a scan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page(pub Bytes);
+
+impl Page {
+    /// True if the scan is over.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The pairs, sharing the page's memory.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the bytes are not a page.
+    pub fn pairs(&self) -> impl Iterator<Item = Result<(Bytes, Bytes)>> + use<> {
+        let mut rest = self.0.clone();
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let pair = split_pair(&mut rest);
+            if pair.is_none() {
+                rest.clear();
+            }
+            Some(pair.ok_or_else(|| Error::invalid("not a page: a pair is cut short")))
+        })
+    }
+}
+
+fn split_pair(rest: &mut Bytes) -> Option<(Bytes, Bytes)> {
+    let header: [u8; 8] = *rest.first_chunk()?;
+    let [k0, k1, k2, k3, v0, v1, v2, v3] = header;
+    let key_len = u32::from_le_bytes([k0, k1, k2, k3]) as usize;
+    let value_len = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
+    if key_len.checked_add(value_len)? > rest.len() - header.len() {
+        return None;
+    }
+    let _ = rest.split_to(header.len());
+    Some((rest.split_to(key_len), rest.split_to(value_len)))
+}
+
+/// Builds a [`Page`].
+#[derive(Debug, Default)]
+pub struct PageBuilder(BytesMut);
+
+impl PageBuilder {
+    /// Adds a pair.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.0.reserve(8 + key.len() + value.len());
+        self.0.put_u32_le(key.len() as u32);
+        self.0.put_u32_le(value.len() as u32);
+        self.0.put_slice(key);
+        self.0.put_slice(value);
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True without pairs.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The page.
+    pub fn finish(self) -> Page {
+        Page(self.0.freeze())
+    }
+}
+
+/// A scan in progress; it sees the database as it was when it began.
+pub trait Scan: Send {
+    /// The next pairs: at least one where any is left, at most about
+    /// `bytes_max` bytes beyond the first.
+    fn next_page(&mut self, bytes_max: usize) -> Result<Page>;
+}
+
+/// Bytes of a page where the caller has no reason to choose: large enough that
+/// the call disappears, small enough to stay in a processor's cache.
+pub const PAGE_BYTES: usize = 64 * 1024;
+
+/// Walks a scan pair by pair.
+pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Bytes)>> + Send {
+    let mut page = Page::default().pairs();
+    let mut over = false;
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(pair) = page.next() {
+                return Some(pair);
+            }
+            if over {
+                return None;
+            }
+            match scan.next_page(PAGE_BYTES) {
+                Ok(next) if next.is_empty() => over = true,
+                Ok(next) => page = next.pairs(),
+                Err(error) => {
+                    over = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    })
+}
+
+/// An open database: native, or inside a sandbox.
+///
+/// All methods may be called from many threads. Reads without a snapshot see
+/// the newest visible commit.
+pub trait Database: Send + Sync {
+    /// The keyspace of this name, created durably if absent. Names are 1 to 255
+    /// bytes of UTF-8 without control characters.
+    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId>;
+
+    /// The keyspace of this name, if there is one.
+    fn find_keyspace(&self, name: &str) -> Result<Option<KeyspaceId>>;
+
+    /// Names and ids of all keyspaces, in order of their ids.
+    fn keyspaces(&self) -> Result<Vec<(String, KeyspaceId)>>;
+
+    /// The value of `key`, if it has one.
+    fn get(&self, keyspace: KeyspaceId, key: &[u8], snapshot: Option<SnapshotId>) -> Result<Option<Bytes>>;
+
+    /// The values of `keys`, in their order, all at one point in time.
+    fn multi_get(
+        &self,
+        keyspace: KeyspaceId,
+        keys: &[&[u8]],
+        snapshot: Option<SnapshotId>,
+    ) -> Result<Vec<Option<Bytes>>>;
+
+    /// Commits a batch; it is visible, and durable as asked, on return.
+    fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()>;
+
+    /// Freezes what is visible now, until [`Database::release`].
+    fn snapshot(&self) -> Result<SnapshotId>;
+
+    /// Lets a snapshot go. Releasing twice is an `InvalidArgument`.
+    fn release(&self, snapshot: SnapshotId) -> Result<()>;
+
+    /// Starts a scan.
+    fn scan(
+        &self,
+        keyspace: KeyspaceId,
+        range: &ScanRange,
+        snapshot: Option<SnapshotId>,
+    ) -> Result<Box<dyn Scan>>;
+
+    /// Writes every memtable to SSTables and waits for it.
+    fn flush(&self) -> Result<()>;
+
+    /// Flushes, then merges each keyspace into one sorted run and waits for it.
+    fn compact(&self) -> Result<()>;
+
+    /// Raises every earlier commit to [`Durability::Sync`].
+    fn sync(&self) -> Result<()>;
+
+    /// Reads and checks every byte of every live file.
+    fn verify(&self) -> Result<VerifyReport>;
+
+    /// Sizes and counters.
+    fn stats(&self) -> Result<Stats>;
+
+    /// Does pending background work within `budget`; for hosts without threads.
+    fn maintain(&self, budget: Budget) -> Result<Progress>;
+
+    /// Ends background work, seals the WAL and records a clean close. Later
+    /// calls are `InvalidArgument`. Dropping without closing is safe too: the
+    /// next open replays the WAL.
+    fn close(&self) -> Result<()>;
+
+    /// Commits one put.
+    fn put(&self, keyspace: KeyspaceId, key: &[u8], value: &[u8], durability: Durability) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        batch.put(keyspace, key, value);
+        self.write(batch, durability)
+    }
+
+    /// Commits one delete.
+    fn delete(&self, keyspace: KeyspaceId, key: &[u8], durability: Durability) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        batch.delete(keyspace, key);
+        self.write(batch, durability)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_round_trip_and_refuse_every_cut() {
+        let mut builder = PageBuilder::default();
+        builder.push(b"a", b"1");
+        let whole_pair = builder.len();
+        builder.push(b"", b"");
+        builder.push(b"key", b"value");
+        let page = builder.finish();
+        let pairs: Vec<_> = page.pairs().map(Result::unwrap).collect();
+        assert_eq!(pairs.len(), 3);
+        assert_eq!((&pairs[2].0[..], &pairs[2].1[..]), (&b"key"[..], &b"value"[..]));
+        for cut in 1..page.0.len() {
+            let ok = Page(page.0.slice(..cut)).pairs().all(|pair| pair.is_ok());
+            assert_eq!(ok, cut == whole_pair || cut == whole_pair + 8, "cut at {cut}");
+        }
+    }
+}
