@@ -3,14 +3,18 @@
 
 pub mod api;
 pub mod batch;
+pub mod current;
 pub mod cursor;
 pub mod db;
 pub mod error;
+pub mod filename;
 pub mod key;
 pub mod options;
+pub mod record;
 pub mod sstable;
 pub mod stats;
 pub mod storage;
+pub mod wal;
 
 pub use api::{Database, Progress, Scan, ScanRange, SnapshotId};
 pub use batch::WriteBatch;

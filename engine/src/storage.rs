@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod fs;
@@ -110,3 +110,13 @@ pub trait AppendFile: Send + Debug {
 
 /// The exclusive lock of a database; released on drop.
 pub trait Lock: Send + Sync + Debug {}
+
+/// The error of a read past the end of a file: something that is recorded in
+/// one place is missing in another.
+fn past_end(file: &str, offset: u64, len: usize, size: u64) -> Error {
+    let what = format!("{len} bytes are wanted here, and the file ends at byte {size}");
+    Error::corruption(file, offset, what)
+}
+
+#[cfg(test)]
+mod tests;
