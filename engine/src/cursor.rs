@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::key::{EntryRef, SequenceNumber};
+use crate::key::{EntryRef, SequenceNumber, ValueKind};
 
 /// A position among entries in internal-key order (key ascending, sequence
 /// number descending). Fresh cursors stand nowhere; moving past either end
@@ -30,4 +30,15 @@ pub trait Cursor {
     /// The value under the cursor without copying; the cursor must stand on an
     /// entry.
     fn value(&self) -> Bytes;
+}
+
+/// What a point read found: the newest version of its key that it may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The commit that wrote it.
+    pub seq: SequenceNumber,
+    /// What it does.
+    pub kind: ValueKind,
+    /// The value; empty for a tombstone.
+    pub value: Bytes,
 }

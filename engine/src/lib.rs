@@ -9,11 +9,14 @@ pub mod db;
 pub mod error;
 pub mod filename;
 pub mod key;
+pub mod memtable;
+mod merge;
 pub mod options;
 pub mod record;
 pub mod sstable;
 pub mod stats;
 pub mod storage;
+mod sync;
 pub mod wal;
 
 pub use api::{Database, Progress, Scan, ScanRange, SnapshotId};

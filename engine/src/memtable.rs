@@ -1,0 +1,35 @@
+//! Memtables: sorted writes in memory, until a flush turns them into an SSTable.
+//!
+//! One writer inserts at a time (the commit path sees to that); any number of
+//! readers look on. Entries are never changed or removed, so a cursor stays
+//! valid while inserts go on; what is newer than a reader's sequence number is
+//! the reader's to skip.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cursor::{Cursor, Found};
+use crate::key::{SequenceNumber, ValueKind};
+
+pub mod sorted;
+
+/// Sorted versions of keys, in memory.
+pub trait Memtable: Send + Sync + Debug {
+    /// Adds a version; `(key, seq)` must be new. Keys and values are slices of
+    /// a batch and keep its memory alive.
+    fn insert(&self, key: Bytes, seq: SequenceNumber, kind: ValueKind, value: Bytes);
+
+    /// The newest version of `key` at or before `seq`.
+    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Found>;
+
+    /// A cursor over everything, inserts to come included.
+    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send>;
+
+    /// Number of entries.
+    fn entries(&self) -> usize;
+
+    /// Bytes of memory used, roughly: keys, values and the structure itself.
+    fn bytes(&self) -> usize;
+}
