@@ -6,6 +6,7 @@ pub mod batch;
 pub mod current;
 pub mod cursor;
 pub mod db;
+pub mod edit;
 pub mod error;
 pub mod filename;
 pub mod key;
