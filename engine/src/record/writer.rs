@@ -63,9 +63,8 @@ impl LogWriter {
         self.check_open()?;
         let Some(&(last_seq, _)) = records.last() else { return Ok(()) };
         self.buffer.clear();
-        let framed = records
-            .iter()
-            .try_for_each(|&(seq, payload)| self.frame(self.id.kind.data(), seq, payload));
+        let framed =
+            records.iter().try_for_each(|&(seq, payload)| self.frame(self.id.kind.data(), seq, payload));
         framed.and_then(|()| self.write())?;
         self.last_seq = last_seq;
         Ok(())

@@ -32,8 +32,7 @@ use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
 /// Flags of every open: a link is refused, and a FIFO or a terminal cannot hang
 /// or capture the process before its type is known.
 #[cfg(not(target_os = "wasi"))]
-const GUARD: OFlags =
-    OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const GUARD: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 /// Flags of every open. WASI opens no FIFO from a sandbox that holds only our
 /// files, and a non-blocking descriptor would change how hosts serve writes.
 #[cfg(target_os = "wasi")]
