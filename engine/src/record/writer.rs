@@ -1,0 +1,187 @@
+//! Appending frames.
+
+use crate::error::{Error, Result};
+use crate::key::SequenceNumber;
+use crate::record::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, LogId, before, encode_log_header};
+use crate::storage::AppendFile;
+
+/// Bytes of the frame buffer kept between appends; one large batch should not
+/// cost its size for as long as the log lives.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// Writes one log from its header to its seal.
+///
+/// An `Io` error leaves the log as it was before the call: usable, every frame
+/// whole. After `Poisoned` what the file holds is unknown; every later call
+/// answers `Poisoned` too.
+#[derive(Debug)]
+pub struct LogWriter {
+    file: Box<dyn AppendFile>,
+    id: LogId,
+    path: String,
+    buffer: Vec<u8>,
+    /// Bytes of whole frames.
+    len: u64,
+    /// Bytes known to survive power loss.
+    synced: u64,
+    last_seq: SequenceNumber,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Open,
+    Sealed,
+    Broken(String),
+}
+
+impl LogWriter {
+    /// Writes the header into an empty file and does not sync it. `first_seq`
+    /// is the sequence number that the first append will carry.
+    pub fn create(file: Box<dyn AppendFile>, id: LogId, first_seq: SequenceNumber) -> Result<LogWriter> {
+        let path = id.path();
+        let last_seq = before(first_seq);
+        let (buffer, state) = (Vec::new(), State::Open);
+        let mut log = LogWriter { file, id, path, buffer, len: 0, synced: 0, last_seq, state };
+        log.frame(FrameKind::Header, first_seq, &encode_log_header(&id))?;
+        log.write()?;
+        Ok(log)
+    }
+
+    /// Appends one frame: a batch to a WAL, an edit to a manifest.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a payload of 4 GiB or more; `Io` and `Poisoned` as
+    /// for all of [`LogWriter`].
+    pub fn append(&mut self, seq: SequenceNumber, payload: &[u8]) -> Result<()> {
+        self.append_many(&[(seq, payload)])
+    }
+
+    /// Appends frames in one call of the storage: all of them, or on an `Io`
+    /// error none.
+    pub fn append_many(&mut self, records: &[(SequenceNumber, &[u8])]) -> Result<()> {
+        self.check_open()?;
+        let Some(&(last_seq, _)) = records.last() else { return Ok(()) };
+        self.buffer.clear();
+        let framed =
+            records.iter().try_for_each(|&(seq, payload)| self.frame(self.id.kind.data(), seq, payload));
+        framed.and_then(|()| self.write())?;
+        self.last_seq = last_seq;
+        Ok(())
+    }
+
+    /// Makes everything appended so far survive power loss.
+    ///
+    /// # Errors
+    /// `Poisoned`: a failed sync is never retried, see [`Error::Poisoned`].
+    pub fn sync(&mut self) -> Result<()> {
+        if let State::Broken(why) = &self.state {
+            return Err(Error::Poisoned(why.clone()));
+        }
+        if self.synced == self.len {
+            return Ok(());
+        }
+        match self.file.sync_data() {
+            Ok(()) => {
+                self.synced = self.len;
+                Ok(())
+            }
+            Err(error) => Err(self.broken(error.to_string())),
+        }
+    }
+
+    /// Syncs, writes the seal, and syncs again. The log then takes no more.
+    pub fn seal(&mut self) -> Result<()> {
+        self.check_open()?;
+        // The seal claims that everything before it is durable.
+        self.sync()?;
+        self.buffer.clear();
+        let log_length = self.len + (FRAME_HEADER_BYTES + size_of::<u64>()) as u64;
+        self.frame(FrameKind::Seal, self.last_seq, &log_length.to_le_bytes())?;
+        self.write()?;
+        self.sync()?;
+        self.state = State::Sealed;
+        Ok(())
+    }
+
+    /// Length of the log in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True if nothing follows the header.
+    pub fn is_empty(&self) -> bool {
+        self.len <= super::LOG_HEADER_BYTES
+    }
+
+    /// Bytes known to survive power loss.
+    pub fn synced_bytes(&self) -> u64 {
+        self.synced
+    }
+
+    /// Sequence number of the last append, or the one before the first.
+    pub fn last_seq(&self) -> SequenceNumber {
+        self.last_seq
+    }
+
+    /// True once sealed.
+    pub fn is_sealed(&self) -> bool {
+        matches!(self.state, State::Sealed)
+    }
+
+    /// The log's identity.
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match &self.state {
+            State::Open => Ok(()),
+            State::Sealed => Err(Error::invalid(format!("{} is sealed", self.path))),
+            State::Broken(why) => Err(Error::Poisoned(why.clone())),
+        }
+    }
+
+    fn broken(&mut self, why: String) -> Error {
+        self.state = State::Broken(why.clone());
+        Error::Poisoned(why)
+    }
+
+    /// Adds a frame to the buffer, for the offset where it will land.
+    fn frame(&mut self, kind: FrameKind, seq: SequenceNumber, payload: &[u8]) -> Result<()> {
+        let Ok(payload_len) = u32::try_from(payload.len()) else {
+            return Err(Error::invalid(format!("record of {} bytes is over 4 GiB", payload.len())));
+        };
+        if self.buffer.try_reserve(FRAME_HEADER_BYTES.saturating_add(payload.len())).is_err() {
+            return Err(Error::io("append to", &*self.path, std::io::ErrorKind::OutOfMemory.into()));
+        }
+        let offset = self.len + self.buffer.len() as u64;
+        let (kind, seq, synced_offset) = (kind as u8, seq.0, self.synced);
+        let mut header = FrameHeader { crc: 0, payload_len, kind, synced_offset, seq };
+        header.crc = header.payload_crc(self.id.number, offset, payload);
+        self.buffer.extend_from_slice(&header.encode());
+        self.buffer.extend_from_slice(payload);
+        Ok(())
+    }
+
+    /// Appends the buffer, or cuts the file back to the last whole frame.
+    fn write(&mut self) -> Result<()> {
+        let written = self.file.append(&self.buffer);
+        let bytes = self.buffer.len() as u64;
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        let Err(error) = written else {
+            self.len += bytes;
+            return Ok(());
+        };
+        // The sync keeps a power loss from bringing the partial frame back
+        // beneath frames that are written later.
+        match self.file.truncate(self.len).and_then(|()| self.file.sync_data()) {
+            Ok(()) => {
+                self.synced = self.len;
+                Err(error)
+            }
+            Err(second) => Err(self.broken(format!("{error}, and then {second}"))),
+        }
+    }
+}
