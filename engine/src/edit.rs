@@ -207,7 +207,7 @@ enum Refusal {
 
 fn decode_item(tag: u8, reader: &mut Reader<'_>) -> Result<Item, Refusal> {
     const CUT: Refusal = Refusal::Damaged("an item of a version edit is cut short");
-    let mut word = |reader: &mut Reader<'_>| reader.u64().ok_or(CUT);
+    let word = |reader: &mut Reader<'_>| reader.u64().ok_or(CUT);
     Ok(match tag {
         1 => Item::Header(Header {
             epoch: word(reader)?,

@@ -10,6 +10,7 @@ pub mod edit;
 pub mod error;
 pub mod filename;
 pub mod key;
+pub mod manifest;
 pub mod memtable;
 mod merge;
 pub mod options;

@@ -1,0 +1,243 @@
+//! The manifest: a durable log of version edits, and the only truth about which
+//! files are live.
+//!
+//! `manifest/<number>.log` is a log of [`crate::record`] whose data frames carry
+//! one edit of [`crate::edit`] each; the first holds the whole state. Every
+//! writable open and every log that has grown long begins a new manifest:
+//!
+//! 1. write and sync the new file and its name,
+//! 2. advance `CURRENT` to it,
+//! 3. remove the one before (where names are durable).
+//!
+//! An edit takes effect once it is synced. After a failed append or sync the
+//! edit may or may not be there, so nothing more is written: neither the files
+//! it adds nor those it removes may be deleted until the database is opened
+//! again.
+
+use std::sync::Arc;
+
+use crate::current::{self, Current, CurrentState, OtherSlot};
+use crate::edit::{Item, State, decode, encode};
+use crate::error::{Error, Result};
+use crate::filename;
+use crate::key::{FileNumber, SequenceNumber};
+use crate::record::{FRAME_HEADER_BYTES, LogId, LogKind, LogReader, LogWriter, Tail};
+use crate::storage::{DirSync, Storage};
+
+/// Bytes of edits after the first after which a new manifest is begun, unless
+/// the state itself is larger.
+const ROLL_BYTES: u64 = 1 << 20;
+
+/// Longest edit, in bytes: a state of a few hundred thousand SSTables.
+const EDIT_BYTES_MAX: usize = 256 << 20;
+
+/// The live manifest, open for edits.
+#[derive(Debug)]
+pub struct Manifest {
+    storage: Arc<dyn Storage>,
+    log: LogWriter,
+    current: Current,
+    state: State,
+    /// Length after the first edit.
+    snapshot_bytes: u64,
+}
+
+/// What [`load`] found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The state after the last edit.
+    pub state: State,
+    /// What `CURRENT` says.
+    pub current: Current,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+fn id(number: FileNumber, database_id: u64) -> LogId {
+    LogId { kind: LogKind::Manifest, number, database_id }
+}
+
+/// Reads the live manifest and changes nothing; `None` if there is no database.
+///
+/// # Errors
+/// `Corruption` where `CURRENT` or the manifest is damaged, `Unsupported` for a
+/// newer format.
+pub fn load(storage: &dyn Storage) -> Result<Option<Loaded>> {
+    let current = match current::read(storage)? {
+        CurrentState::Live(current) => current,
+        CurrentState::Missing | CurrentState::Incomplete => return Ok(None),
+    };
+    let path = filename::manifest(current.manifest);
+    let file = storage.open(&path).map_err(|error| {
+        if error.is_not_found() {
+            return Error::corruption(filename::CURRENT, 0, format!("{path}, which is live, does not exist"));
+        }
+        error
+    })?;
+    // An edit that a crash has torn was not acknowledged, and nothing was
+    // removed on the strength of it.
+    let id = id(current.manifest, current.database_id);
+    let mut log = LogReader::open(file, id, Tail::MayBeTorn, EDIT_BYTES_MAX)?;
+    let mut state = State::default();
+    let mut edits = 0_u64;
+    while let Some(frame) = log.next_frame()? {
+        let items = decode(&frame.payload, &path, frame.offset + FRAME_HEADER_BYTES as u64)?;
+        state.apply(&items).map_err(|what| Error::corruption(&path, frame.offset, what))?;
+        edits += 1;
+    }
+    if edits == 0 {
+        // The first edit was synced before CURRENT named the file.
+        return Err(Error::corruption(path, log.valid_bytes(), "the first version edit is missing"));
+    }
+    Ok(Some(Loaded { state, current, bytes: log.valid_bytes() }))
+}
+
+impl Manifest {
+    /// Begins the manifest `number` with `state` and makes it live: after
+    /// `previous`, or as the first of a new database with this id.
+    pub fn create(
+        storage: Arc<dyn Storage>,
+        number: FileNumber,
+        mut state: State,
+        previous: Result<Current, u64>,
+    ) -> Result<Manifest> {
+        let database_id = previous.map_or_else(|id| id, |current| current.database_id);
+        let file = storage.create(&filename::manifest(number))?;
+        let mut log = LogWriter::create(file, id(number, database_id), SequenceNumber(1))?;
+        state.header.next_file = state.header.next_file.max(FileNumber(number.0 + 1));
+        state.clean_close = None;
+        let names = storage.sync_dir(filename::MANIFEST_DIR)?;
+        state.header.names_durable = names == DirSync::Done;
+        log.append(SequenceNumber(1), &encode(&state.snapshot()))?;
+        log.sync()?;
+        let current = match &previous {
+            Ok(current) => current::advance(&*storage, current, number, names)?,
+            Err(database_id) => current::create(&*storage, number, *database_id, names)?,
+        };
+        let snapshot_bytes = log.len();
+        Ok(Manifest { storage, log, current, state, snapshot_bytes })
+    }
+
+    /// The durable state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The live generation.
+    pub fn current(&self) -> &Current {
+        &self.current
+    }
+
+    /// Makes an edit durable, then applies it to [`Manifest::state`].
+    ///
+    /// # Errors
+    /// `Locked` if another writer has taken over; nothing was written. After
+    /// `Poisoned` the edit may or may not be there.
+    pub fn commit(&mut self, items: &[Item]) -> Result<()> {
+        let mut state = self.state.clone();
+        state.apply(items).map_err(|what| Error::invalid(format!("version edit refused: {what}")))?;
+        current::check(&*self.storage, &self.current)?;
+        let seq = SequenceNumber(self.log.last_seq().0 + 1);
+        let written = self.log.append(seq, &encode(items)).and_then(|()| self.log.sync());
+        written.map_err(|error| Error::Poisoned(format!("the manifest could not be written ({error})")))?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// True once edits have outgrown the state they describe.
+    pub fn is_long(&self) -> bool {
+        self.log.len() - self.snapshot_bytes > ROLL_BYTES.max(self.snapshot_bytes)
+    }
+
+    /// Begins the manifest `number` with the state of this one, which is
+    /// removed where names are durable.
+    ///
+    /// # Errors
+    /// Any: either manifest may be live; stop writing until reopened.
+    pub fn roll(&mut self, number: FileNumber) -> Result<()> {
+        let rolled =
+            Manifest::create(Arc::clone(&self.storage), number, self.state.clone(), Ok(self.current))?;
+        let old = std::mem::replace(self, rolled);
+        if self.current.names_durable {
+            // A manifest that stays is removed by the next open.
+            let _ = self.storage.remove(&filename::manifest(old.current.manifest));
+        }
+        Ok(())
+    }
+
+    /// The manifest of the generation before, while it may still be needed.
+    pub fn previous(&self) -> Option<FileNumber> {
+        match self.current.other {
+            OtherSlot::Previous(number) if !self.current.names_durable => Some(number),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyspaceId;
+    use crate::storage::memory::MemoryStorage;
+
+    fn keyspace(id: u32) -> Item {
+        let name = format!("k{id}");
+        Item::Keyspace { id: KeyspaceId(id), name, flushed_through: SequenceNumber(0) }
+    }
+
+    fn new_manifest(storage: &MemoryStorage) -> Manifest {
+        storage.create_dir(filename::MANIFEST_DIR).unwrap();
+        Manifest::create(Arc::new(storage.clone()), FileNumber(1), State::default(), Err(7)).unwrap()
+    }
+
+    #[test]
+    fn edits_survive_reopening_and_rolling() {
+        let storage = MemoryStorage::new();
+        assert!(load(&storage).unwrap().is_none());
+        let mut manifest = new_manifest(&storage);
+        manifest.commit(&[keyspace(1)]).unwrap();
+        manifest.roll(FileNumber(2)).unwrap();
+        manifest.commit(&[keyspace(2)]).unwrap();
+        let loaded = load(&storage).unwrap().unwrap();
+        assert_eq!(loaded.state, *manifest.state());
+        assert_eq!(loaded.state.keyspaces.len(), 2);
+        assert_eq!((loaded.current.generation, loaded.current.database_id), (2, 7));
+        assert_eq!(storage.files().iter().filter(|name| name.starts_with("manifest/")).count(), 1);
+    }
+
+    #[test]
+    fn a_stale_writer_is_stopped() {
+        let storage = MemoryStorage::new();
+        let mut stale = new_manifest(&storage);
+        let loaded = load(&storage).unwrap().unwrap();
+        let newer =
+            Manifest::create(Arc::new(storage.clone()), FileNumber(2), loaded.state, Ok(loaded.current));
+        let newer = newer.unwrap();
+        assert!(matches!(stale.commit(&[keyspace(1)]), Err(Error::Locked(_))));
+        assert_eq!(load(&storage).unwrap().unwrap().state, *newer.state());
+    }
+
+    #[test]
+    fn every_cut_gives_a_prefix_of_the_edits() {
+        let storage = MemoryStorage::new();
+        let mut manifest = new_manifest(&storage);
+        let first = manifest.snapshot_bytes as usize;
+        manifest.commit(&[keyspace(1)]).unwrap();
+        manifest.commit(&[keyspace(2)]).unwrap();
+        let path = filename::manifest(FileNumber(1));
+        let whole = storage.read(&path).unwrap();
+        for cut in 0..whole.len() {
+            storage.write(&path, &whole[..cut]);
+            match load(&storage) {
+                Ok(loaded) => {
+                    // Edits below an offset that a later frame knows synced are
+                    // not lost in silence; what remains is a prefix.
+                    let count = loaded.unwrap().state.keyspaces.len() as u32;
+                    assert!(cut >= first && count < 2, "cut at {cut}");
+                }
+                Err(Error::Corruption { .. }) => assert!(cut < first, "cut at {cut}"),
+                Err(error) => panic!("cut at {cut}: {error}"),
+            }
+        }
+    }
+}
