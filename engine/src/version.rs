@@ -1,0 +1,307 @@
+//! Versions: which SSTables hold a keyspace, in which order to look.
+//!
+//! A *sorted run* is SSTables whose keys do not overlap; a version is runs,
+//! newest first. Where a key is in several runs, a newer run holds only higher
+//! sequence numbers of it, so a get may stop at the first version it finds.
+//! Versions are immutable and shared: whoever reads holds on to one, and a
+//! file that a compaction has replaced is removed when the last version that
+//! names it goes.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use crate::cache::Cache;
+use crate::cursor::{Cursor, Found};
+use crate::edit::Placed;
+use crate::error::Result;
+use crate::filename;
+use crate::key::{EntryRef, FileNumber, SequenceNumber};
+use crate::sstable::{Table, TableMeta, hash_key};
+use crate::storage::Storage;
+use crate::sync::lock;
+
+/// A live SSTable, opened when it is first read.
+#[derive(Debug)]
+pub struct TableHandle {
+    meta: TableMeta,
+    storage: Arc<dyn Storage>,
+    cache: Cache,
+    table: Mutex<Option<Arc<Table>>>,
+    obsolete: AtomicBool,
+}
+
+impl TableHandle {
+    /// The table that `meta` describes.
+    pub fn new(meta: TableMeta, storage: Arc<dyn Storage>, cache: Cache) -> Self {
+        TableHandle { meta, storage, cache, table: Mutex::new(None), obsolete: AtomicBool::new(false) }
+    }
+
+    /// What the manifest says of it.
+    pub fn meta(&self) -> &TableMeta {
+        &self.meta
+    }
+
+    /// The file, relative to the database directory.
+    pub fn path(&self) -> String {
+        filename::sst(self.meta.keyspace, self.meta.number)
+    }
+
+    /// The open table.
+    ///
+    /// # Errors
+    /// `Io` and `Corruption` of the file; the next call tries again.
+    pub fn table(&self) -> Result<Arc<Table>> {
+        let mut table = lock(&self.table);
+        if let Some(table) = &*table {
+            return Ok(Arc::clone(table));
+        }
+        let path = self.path();
+        let file = self.storage.open(&path)?;
+        let opened = Arc::new(Table::open(file, path, &self.meta, self.cache.clone())?);
+        *table = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Removes the file once nobody holds the handle any more. The edit that
+    /// removes the table must be durable.
+    pub fn retire(&self) {
+        self.obsolete.store(true, Relaxed);
+    }
+}
+
+impl Drop for TableHandle {
+    fn drop(&mut self) {
+        if self.obsolete.load(Relaxed) {
+            // What cannot be removed now is an orphan that the next open removes.
+            let _ = self.storage.remove(&self.path());
+        }
+    }
+}
+
+/// SSTables of one keyspace whose keys do not overlap, in order of their keys.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its level; flushes arrive at 0.
+    pub level: u32,
+    /// Its identity among the runs of the keyspace: the number of its file on
+    /// level 0, where higher is newer; the level otherwise.
+    pub id: u64,
+    /// Its tables, in order of their keys; never empty.
+    pub tables: Vec<Arc<TableHandle>>,
+}
+
+impl Run {
+    /// Bytes of its files.
+    pub fn bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.meta.bytes).sum()
+    }
+
+    /// The table that may hold `key`.
+    fn table_for(&self, key: &[u8]) -> Option<&Arc<TableHandle>> {
+        let index = self.tables.partition_point(|table| table.meta.key_max.as_slice() < key);
+        self.tables.get(index).filter(|table| table.meta.key_min.as_slice() <= key)
+    }
+
+    /// True if some key between `min` and `max`, both included, may be here.
+    pub fn overlaps(&self, min: &[u8], max: &[u8]) -> bool {
+        let index = self.tables.partition_point(|table| table.meta.key_max.as_slice() < min);
+        self.tables.get(index).is_some_and(|table| table.meta.key_min.as_slice() <= max)
+    }
+}
+
+/// The sorted runs of one keyspace, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct Version {
+    /// Newest first: level 0 by number descending, then levels ascending.
+    pub runs: Vec<Run>,
+}
+
+impl Version {
+    /// Makes a version of tables and their places.
+    pub fn new(tables: impl IntoIterator<Item = (Placed, Arc<TableHandle>)>) -> Self {
+        let mut version = Version::default();
+        version.insert(tables);
+        version
+    }
+
+    fn insert(&mut self, tables: impl IntoIterator<Item = (Placed, Arc<TableHandle>)>) {
+        for (placed, handle) in tables {
+            let run = self.runs.iter_mut().find(|run| (run.level, run.id) == (placed.level, placed.run));
+            match run {
+                Some(run) => run.tables.push(handle),
+                None => self.runs.push(Run { level: placed.level, id: placed.run, tables: vec![handle] }),
+            }
+        }
+        for run in &mut self.runs {
+            run.tables.sort_by(|a, b| a.meta.key_min.cmp(&b.meta.key_min));
+        }
+        self.runs.sort_by(|a, b| a.level.cmp(&b.level).then(b.id.cmp(&a.id)));
+    }
+
+    /// The version without `removed` and with `added`; a table in both moves.
+    pub fn edited(
+        &self,
+        removed: &[FileNumber],
+        added: impl IntoIterator<Item = (Placed, Arc<TableHandle>)>,
+    ) -> Version {
+        let mut version = self.clone();
+        for run in &mut version.runs {
+            run.tables.retain(|table| !removed.contains(&table.meta.number));
+        }
+        version.runs.retain(|run| !run.tables.is_empty());
+        version.insert(added);
+        version
+    }
+
+    /// Every table.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableHandle>> {
+        self.runs.iter().flat_map(|run| &run.tables)
+    }
+
+    /// The newest version of `key` at or before `seq`.
+    pub fn get(&self, key: &[u8], seq: SequenceNumber) -> Result<Option<Found>> {
+        let mut hash = None;
+        for run in &self.runs {
+            let Some(handle) = run.table_for(key) else { continue };
+            if handle.meta.seq_min > seq {
+                continue;
+            }
+            let hash = *hash.get_or_insert_with(|| hash_key(key));
+            if let Some(found) = handle.table()?.get(key, hash, seq)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Walks a run table by table; opens a table when it gets there.
+pub struct RunCursor {
+    tables: Vec<Arc<TableHandle>>,
+    /// The table under the cursor and its index.
+    current: Option<(usize, Box<dyn Cursor + Send>)>,
+}
+
+impl RunCursor {
+    /// A cursor over `tables`, which do not overlap and are in order.
+    pub fn new(tables: Vec<Arc<TableHandle>>) -> Self {
+        RunCursor { tables, current: None }
+    }
+
+    fn enter(&mut self, index: usize) -> Result<&mut (dyn Cursor + Send)> {
+        let keep = matches!(&self.current, Some((at, _)) if *at == index);
+        let cursor = match self.current.take() {
+            Some((_, cursor)) if keep => cursor,
+            _ => Box::new(self.tables[index].table()?.cursor()),
+        };
+        Ok(self.current.insert((index, cursor)).1.as_mut())
+    }
+
+    /// Goes on to the following tables while the cursor stands nowhere.
+    fn skip_forward(&mut self) -> Result<()> {
+        while let Some((index, cursor)) = &self.current
+            && cursor.entry().is_none()
+        {
+            let next = index + 1;
+            if next == self.tables.len() {
+                self.current = None;
+            } else {
+                self.enter(next)?.seek_first()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_backward(&mut self) -> Result<()> {
+        while let Some((index, cursor)) = &self.current
+            && cursor.entry().is_none()
+        {
+            match index.checked_sub(1) {
+                None => self.current = None,
+                Some(previous) => self.enter(previous)?.seek_last()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `step`, and leaves the cursor standing nowhere if it fails.
+    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let outcome = step(self);
+        if outcome.is_err() {
+            self.current = None;
+        }
+        outcome
+    }
+}
+
+impl Cursor for RunCursor {
+    fn seek_first(&mut self) -> Result<()> {
+        self.guarded(|this| {
+            if this.tables.is_empty() {
+                return Ok(());
+            }
+            this.enter(0)?.seek_first()?;
+            this.skip_forward()
+        })
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        self.guarded(|this| {
+            let Some(last) = this.tables.len().checked_sub(1) else { return Ok(()) };
+            this.enter(last)?.seek_last()?;
+            this.skip_backward()
+        })
+    }
+
+    fn seek(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
+        self.guarded(|this| {
+            let index = this.tables.partition_point(|table| table.meta.key_max.as_slice() < key);
+            if index == this.tables.len() {
+                this.current = None;
+                return Ok(());
+            }
+            this.enter(index)?.seek(key, seq)?;
+            this.skip_forward()
+        })
+    }
+
+    fn seek_before(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
+        self.guarded(|this| {
+            let after = this.tables.partition_point(|table| table.meta.key_min.as_slice() <= key);
+            let Some(index) = after.checked_sub(1) else {
+                this.current = None;
+                return Ok(());
+            };
+            this.enter(index)?.seek_before(key, seq)?;
+            this.skip_backward()
+        })
+    }
+
+    fn next(&mut self) -> Result<()> {
+        self.guarded(|this| {
+            if let Some((_, cursor)) = &mut this.current {
+                cursor.next()?;
+            }
+            this.skip_forward()
+        })
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        self.guarded(|this| {
+            if let Some((_, cursor)) = &mut this.current {
+                cursor.prev()?;
+            }
+            this.skip_backward()
+        })
+    }
+
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        self.current.as_ref().and_then(|(_, cursor)| cursor.entry())
+    }
+
+    fn value(&self) -> Bytes {
+        self.current.as_ref().map(|(_, cursor)| cursor.value()).unwrap_or_default()
+    }
+}
