@@ -201,11 +201,7 @@ impl wit::GuestKeyspace for KeyspaceHandle {
         self.shared.write(batch, durability)
     }
 
-    fn scan(
-        &self,
-        range: wit::ScanRange,
-        snapshot: Option<wit::SnapshotBorrow<'_>>,
-    ) -> Result<wit::Cursor> {
+    fn scan(&self, range: wit::ScanRange, snapshot: Option<wit::SnapshotBorrow<'_>>) -> Result<wit::Cursor> {
         let snapshot = self.snapshot(snapshot)?;
         let range = convert::scan_range(range);
         let scan = self.shared.database.scan(self.id, &range, snapshot).map_err(convert::error)?;
