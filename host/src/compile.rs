@@ -109,6 +109,12 @@ fn add_wasi(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     p2::add_to_linker_proxy_interfaces_sync(linker)?;
     cli::environment::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
     cli::exit::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    // The adapter asks whether a stream is a terminal before it reads a file.
+    cli::terminal_input::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_output::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_stdin::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_stdout::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
+    cli::terminal_stderr::add_to_linker::<Guest, WasiCli>(linker, Guest::cli)?;
     filesystem::preopens::add_to_linker::<Guest, WasiFilesystem>(linker, Guest::filesystem)?;
     sync::filesystem::types::add_to_linker::<Guest, WasiFilesystem>(linker, Guest::filesystem)
 }

@@ -196,10 +196,28 @@ fn describe(
     } else {
         (io::ErrorKind::Other, trap.map_or_else(|| error.root_cause().to_string(), ToString::to_string))
     };
-    let words = stderr.contents();
-    let words = String::from_utf8_lossy(&words);
-    let words = words.trim();
+    let words = last_words(&stderr.contents());
     let separator = if words.is_empty() { "" } else { ": " };
     let text = format!("the sandbox was ended because {why}{separator}{words}");
     Error::io("call", call, io::Error::new(kind, text))
+}
+
+/// What the guest printed before it ended, on one line and without the standard
+/// library's advice about variables that a sandbox does not have.
+fn last_words(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note: "));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_one_line() {
+        let stderr = b"\nthread '<unnamed>' (1) panicked at engine/src/db.rs:1:1:\nwhy\nnote: run with X\n";
+        assert_eq!(last_words(stderr), "thread '<unnamed>' (1) panicked at engine/src/db.rs:1:1: why");
+        assert_eq!(last_words(b""), "");
+    }
 }

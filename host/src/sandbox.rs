@@ -33,7 +33,8 @@ use crate::options::SandboxOptions;
 
 /// A database whose engine runs inside a WebAssembly sandbox.
 ///
-/// Many threads may call; the calls take turns. Dropping a sandbox closes the
+/// Many threads may call; the calls take turns and block, so an async program
+/// makes them where blocking is allowed (`tokio::task::spawn_blocking`). Dropping a sandbox closes the
 /// directory at once, even while scans of it live: those answer
 /// `InvalidArgument` from then on.
 ///
