@@ -1,0 +1,142 @@
+//! Between the engine's types and the WIT's.
+
+use std::io::ErrorKind;
+use std::ops::Bound;
+
+use duramen::api::ScanRange;
+use duramen::stats::{KeyspaceStats, Problem, RunStats};
+use duramen::{Compression, Durability, Error, Options, Stats, VerifyReport};
+use duramen_bindings::exports::duramen::db::engine as wit;
+
+pub fn error(error: Error) -> wit::Error {
+    match error {
+        Error::Io { operation, file, source } => wit::Error::Io(wit::IoError {
+            operation: operation.to_owned(),
+            file,
+            kind: io_error_kind(source.kind()),
+            message: source.to_string(),
+        }),
+        Error::Corruption { file, offset, what } => {
+            wit::Error::Corruption(wit::Damage { file, offset, what })
+        }
+        Error::InvalidArgument(what) => wit::Error::InvalidArgument(what),
+        Error::Locked(what) => wit::Error::Locked(what),
+        Error::Conflict { key } => wit::Error::Conflict(key),
+        Error::Poisoned(what) => wit::Error::Poisoned(what),
+        Error::Unsupported(what) => wit::Error::Unsupported(what),
+        Error::Stalled(what) => wit::Error::Stalled(what),
+        // A case that this version of the interface does not have.
+        other => wit::Error::Unsupported(other.to_string()),
+    }
+}
+
+fn io_error_kind(kind: ErrorKind) -> wit::IoErrorKind {
+    match kind {
+        ErrorKind::NotFound => wit::IoErrorKind::NotFound,
+        ErrorKind::PermissionDenied => wit::IoErrorKind::PermissionDenied,
+        ErrorKind::AlreadyExists => wit::IoErrorKind::AlreadyExists,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => wit::IoErrorKind::StorageFull,
+        ErrorKind::ReadOnlyFilesystem => wit::IoErrorKind::ReadOnlyFilesystem,
+        ErrorKind::FileTooLarge => wit::IoErrorKind::FileTooLarge,
+        ErrorKind::UnexpectedEof => wit::IoErrorKind::UnexpectedEof,
+        ErrorKind::WriteZero => wit::IoErrorKind::WriteZero,
+        ErrorKind::Unsupported => wit::IoErrorKind::Unsupported,
+        _ => wit::IoErrorKind::Other,
+    }
+}
+
+pub fn durability(durability: wit::Durability) -> Durability {
+    match durability {
+        wit::Durability::None => Durability::None,
+        wit::Durability::Buffered => Durability::Buffered,
+        wit::Durability::Sync => Durability::Sync,
+    }
+}
+
+pub fn options(wit: wit::Options) -> Result<Options, wit::Error> {
+    let default = Options::default();
+    Ok(Options {
+        create_if_missing: wit.create_if_missing,
+        durability: wit.durability.map_or(default.durability, durability),
+        memtable_bytes: size("memtable-bytes", wit.memtable_bytes, default.memtable_bytes)?,
+        cache_bytes: size("cache-bytes", wit.cache_bytes, default.cache_bytes)?,
+        target_file_bytes: wit.target_file_bytes.unwrap_or(default.target_file_bytes),
+        wal_bytes_max: wit.wal_bytes_max.or(default.wal_bytes_max),
+        value_bytes_max: size("value-bytes-max", wit.value_bytes_max, default.value_bytes_max)?,
+        batch_bytes_max: size("batch-bytes-max", wit.batch_bytes_max, default.batch_bytes_max)?,
+        compression: wit.compression.map_or(default.compression, |compression| match compression {
+            wit::Compression::None => Compression::None,
+            wit::Compression::Snappy => Compression::Snappy,
+        }),
+        ..default
+    })
+}
+
+fn size(name: &str, bytes: Option<u64>, default: usize) -> Result<usize, wit::Error> {
+    let Some(bytes) = bytes else { return Ok(default) };
+    usize::try_from(bytes).map_err(|_| {
+        wit::Error::InvalidArgument(format!("{name} of {bytes} bytes is more than a guest can have"))
+    })
+}
+
+pub fn scan_range(range: wit::ScanRange) -> ScanRange {
+    ScanRange { start: bound(range.start), end: bound(range.end), reverse: range.reverse }
+}
+
+fn bound(bound: wit::Bound) -> Bound<Vec<u8>> {
+    match bound {
+        wit::Bound::Unbounded => Bound::Unbounded,
+        wit::Bound::Included(key) => Bound::Included(key),
+        wit::Bound::Excluded(key) => Bound::Excluded(key),
+    }
+}
+
+pub fn verify_report(report: VerifyReport) -> wit::VerifyReport {
+    let VerifyReport { files, bytes, entries, problems } = report;
+    let problems = problems
+        .into_iter()
+        .map(|Problem { file, offset, what }| wit::Damage { file, offset, what })
+        .collect();
+    wit::VerifyReport { files, bytes, entries, problems }
+}
+
+pub fn stats(stats: Stats) -> wit::Stats {
+    wit::Stats {
+        keyspaces: stats.keyspaces.into_iter().map(keyspace_stats).collect(),
+        last_sequence: stats.last_sequence,
+        snapshots: stats.snapshots,
+        oldest_snapshot: stats.oldest_snapshot,
+        wal_files: stats.wal_files,
+        wal_bytes: stats.wal_bytes,
+        bytes_committed: stats.bytes_committed,
+        commits: stats.commits,
+        wal_syncs: stats.wal_syncs,
+        flushes: stats.flushes,
+        flush_bytes: stats.flush_bytes,
+        compactions: stats.compactions,
+        compaction_bytes_read: stats.compaction_bytes_read,
+        compaction_bytes_written: stats.compaction_bytes_written,
+        stall_ms: stats.stall_ms,
+        cache_bytes: stats.cache_bytes,
+        cache_hits: stats.cache_hits,
+        cache_misses: stats.cache_misses,
+        recovered_commits: stats.recovered_commits,
+        recovered_bytes_dropped: stats.recovered_bytes_dropped,
+        names_durable: stats.names_durable,
+    }
+}
+
+fn keyspace_stats(stats: KeyspaceStats) -> wit::KeyspaceStats {
+    wit::KeyspaceStats {
+        id: stats.id.0,
+        name: stats.name,
+        memtable_entries: stats.memtable_entries,
+        memtable_bytes: stats.memtable_bytes,
+        runs: stats.runs.into_iter().map(run_stats).collect(),
+    }
+}
+
+fn run_stats(stats: RunStats) -> wit::RunStats {
+    let RunStats { level, files, bytes, entries, tombstones } = stats;
+    wit::RunStats { level, files, bytes, entries, tombstones }
+}

@@ -1,0 +1,128 @@
+//! How a sandbox is opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use duramen::{Error, Options, Result};
+
+/// Memory of the guest where the caller has no reason to choose, in bytes: room
+/// for the default cache (64 MiB), two memtables (16 MiB each) and the largest
+/// batch (64 MiB) with one copy.
+const MEMORY_BYTES_MAX: u64 = 256 << 20;
+
+/// Least memory of a guest, in bytes: below it the limits derived from it are
+/// too small to be useful.
+const MEMORY_BYTES_MIN: u64 = 16 << 20;
+
+/// Most memory that a 32-bit guest can address, in bytes.
+const MEMORY_BYTES_END: u64 = 4 << 30;
+
+/// Longest value in a sandbox whatever its memory, in bytes.
+const VALUE_BYTES_MAX: u64 = 64 << 20;
+
+/// Longest batch in a sandbox whatever its memory, in bytes.
+const BATCH_BYTES_MAX: u64 = 256 << 20;
+
+/// Where compiled code is kept between runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CompileCache {
+    /// The user's cache directory; no cache where it cannot be created.
+    #[default]
+    User,
+    /// This directory; no cache where it cannot be created.
+    Directory(PathBuf),
+    /// Nowhere: compile at the first open of each process.
+    Off,
+}
+
+/// How a [`crate::Sandbox`] is opened.
+#[derive(Clone, Debug)]
+pub struct SandboxOptions {
+    /// How the engine inside opens the database. Sizes are cut down to what
+    /// fits in the guest: memtables to a sixteenth of `memory_bytes_max`, cache
+    /// to a quarter, a value to min(64 MiB, an eighth), a batch to min(256 MiB,
+    /// a quarter). `background` and `environment` do not cross into the
+    /// sandbox: it has no threads, and a clock of its own.
+    pub engine: Options,
+    /// Most memory of the guest, in bytes: 16 MiB to 4 GiB. The guest's memory
+    /// grows on demand and never shrinks while the database is open.
+    /// Default: 256 MiB.
+    pub memory_bytes_max: u64,
+    /// Longest one call may run before the instance is ended, to the next
+    /// 50 ms. Time in system calls counts but is noticed only on return.
+    /// Default: 60 s, far above any healthy call.
+    pub call_deadline: Duration,
+    /// The same for the calls that read or write much by their nature: open
+    /// (recovery), flush, compact, verify, close. Default: 1 hour.
+    pub long_call_deadline: Duration,
+    /// Where compiled code is kept. Default: the user's cache directory.
+    pub cache: CompileCache,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        SandboxOptions {
+            engine: Options::default(),
+            memory_bytes_max: MEMORY_BYTES_MAX,
+            call_deadline: Duration::from_secs(60),
+            long_call_deadline: Duration::from_secs(3600),
+            cache: CompileCache::default(),
+        }
+    }
+}
+
+impl SandboxOptions {
+    /// The options with the engine's sizes cut down to what fits.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `memory_bytes_max` is out of its range.
+    pub(crate) fn fitted(mut self) -> Result<Self> {
+        let memory = self.memory_bytes_max;
+        if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_END).contains(&memory) {
+            return Err(Error::invalid(format!(
+                "a sandbox has {MEMORY_BYTES_MIN} to {MEMORY_BYTES_END} bytes of memory, not {memory}"
+            )));
+        }
+        // Each quotient of a number up to 4 GiB fits in 32 bits.
+        let fit = |bytes: &mut usize, most: u64| *bytes = (*bytes).min(most as usize);
+        fit(&mut self.engine.memtable_bytes, memory / 16);
+        fit(&mut self.engine.cache_bytes, memory / 4);
+        fit(&mut self.engine.value_bytes_max, VALUE_BYTES_MAX.min(memory / 8));
+        fit(&mut self.engine.batch_bytes_max, BATCH_BYTES_MAX.min(memory / 4));
+        Ok(self)
+    }
+
+    /// Most bytes of a scan's page beyond its first pair.
+    pub(crate) fn page_bytes_max(&self) -> u32 {
+        u32::try_from(self.memory_bytes_max / 8).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_cut_to_the_memory_cap() {
+        let fitted = SandboxOptions::default().fitted().unwrap().engine;
+        assert_eq!(fitted.memtable_bytes, 16 << 20);
+        assert_eq!(fitted.cache_bytes, 64 << 20);
+        assert_eq!(fitted.value_bytes_max, 32 << 20);
+        assert_eq!(fitted.batch_bytes_max, 64 << 20);
+
+        let small = SandboxOptions { memory_bytes_max: 16 << 20, ..SandboxOptions::default() };
+        assert_eq!(small.fitted().unwrap().engine.value_bytes_max, 2 << 20);
+
+        let mut frugal = SandboxOptions::default();
+        frugal.engine.cache_bytes = 1 << 20;
+        assert_eq!(frugal.fitted().unwrap().engine.cache_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn memory_caps_out_of_range_are_refused() {
+        for memory_bytes_max in [0, (16 << 20) - 1, (4 << 30) + 1] {
+            let options = SandboxOptions { memory_bytes_max, ..SandboxOptions::default() };
+            assert!(matches!(options.fitted(), Err(Error::InvalidArgument(_))));
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! [`Sandbox`]: a database inside an instance that may die and is replaced.
+//!
+//! Invariants:
+//! - One instance at most, used under one mutex. The lock on the directory is
+//!   held from open to close or drop, whether an instance lives or not.
+//! - A trap ends the instance; the call answers with the reason. The next call
+//!   makes another, which recovers from the WAL. Ids of keyspaces are the
+//!   database's and stay good; snapshots and scans are the instance's and end
+//!   with it.
+//! - The ids of snapshots are the sandbox's, never reused, so that one of a dead
+//!   instance is recognised.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use bytes::Bytes;
+use duramen::api::Page;
+use duramen::{
+    Budget, Database, Durability, Error, KeyspaceId, Progress, Result, Scan, ScanRange, SnapshotId, Stats,
+    VerifyReport, WriteBatch,
+};
+use wasmtime::component::ResourceAny;
+
+use crate::compile::Compiled;
+use crate::convert;
+use crate::instance::bindings::exports::duramen::db::engine as wit;
+use crate::instance::{Call, GuestResult, Instance};
+use crate::limits::{Deadline, MemoryMeter, Ticker};
+use crate::lock::DirectoryLock;
+use crate::options::SandboxOptions;
+
+/// A database whose engine runs inside a WebAssembly sandbox.
+///
+/// Many threads may call; the calls take turns and block, so an async program
+/// makes them where blocking is allowed (`tokio::task::spawn_blocking`). Dropping a sandbox closes the
+/// directory at once, even while scans of it live: those answer
+/// `InvalidArgument` from then on.
+///
+/// # Errors
+/// Every call answers what the engine inside answers. In addition, a call whose
+/// instance was ended answers `Io`, whose source is of kind `OutOfMemory` (the
+/// memory cap), `TimedOut` (the deadline) or `Other` (a defect of the engine).
+/// The outcome of a write is then unknown but all or nothing; later calls work,
+/// and every earlier commit of [`Durability::Buffered`] or better is there.
+/// Snapshots and scans that the ended instance had answer `Io` of kind
+/// `ConnectionReset`: begin them again.
+#[derive(Debug)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    compiled: Arc<Compiled>,
+    options: SandboxOptions,
+    call: Deadline,
+    long_call: Deadline,
+    meter: Arc<MemoryMeter>,
+    state: Mutex<State>,
+    /// Cursors to drop, with the generation that they are of; apart from
+    /// `state`, so that dropping a scan never waits for a call.
+    dropped: Mutex<Vec<(u64, ResourceAny)>>,
+    _ticker: Arc<Ticker>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+struct State {
+    /// `None` once closed.
+    lock: Option<DirectoryLock>,
+    /// `None` after a trap, until the next call.
+    instance: Option<Instance>,
+    /// Counts instances.
+    generation: u64,
+    last_snapshot: u64,
+    /// Snapshots that ended with an instance and have not been released.
+    lost_snapshots: HashSet<SnapshotId>,
+}
+
+impl State {
+    /// Ends the instance after a trap.
+    fn end_instance(&mut self, call: &str, deadline: Deadline, trap: &wasmtime::Error) -> Option<Error> {
+        let (error, snapshots) = self.instance.take()?.end(call, deadline, trap);
+        self.lost_snapshots.extend(snapshots);
+        Some(error)
+    }
+
+    fn close(&mut self) {
+        // The instance first: it holds the directory open.
+        self.instance = None;
+        self.lock = None;
+    }
+}
+
+impl Sandbox {
+    /// Opens the database in `directory` and recovers it.
+    ///
+    /// # Errors
+    /// `Locked` if anyone, this process included, has it open;
+    /// `InvalidArgument` if the directory holds something else, which is left
+    /// untouched, or if there is no database and none may be created;
+    /// `Unsupported` where this machine cannot run compiled code; and what
+    /// recovery answers.
+    pub fn open(directory: impl AsRef<Path>, options: SandboxOptions) -> Result<Self> {
+        let options = options.fitted()?;
+        let lock = DirectoryLock::take(directory.as_ref(), options.engine.create_if_missing)?;
+        let compiled = Compiled::shared(&options.cache)?;
+        let ticker = compiled.ticker().map_err(|error| Error::io("start", "the epoch thread", error))?;
+        let shared = Shared {
+            call: Deadline::new(options.call_deadline),
+            long_call: Deadline::new(options.long_call_deadline),
+            meter: Arc::default(),
+            state: Mutex::new(State {
+                lock: Some(lock),
+                instance: None,
+                generation: 0,
+                last_snapshot: 0,
+                lost_snapshots: HashSet::new(),
+            }),
+            dropped: Mutex::default(),
+            _ticker: ticker,
+            compiled,
+            options,
+        };
+        shared.revive(&mut shared.lock(), shared.options.engine.create_if_missing)?;
+        Ok(Sandbox { shared: Arc::new(shared) })
+    }
+
+    /// Bytes of linear memory that the guest has now. It never shrinks while an
+    /// instance lives, so this is also the most that the instance has needed.
+    pub fn guest_memory_bytes(&self) -> u64 {
+        self.shared.meter.now()
+    }
+
+    /// Most bytes of linear memory that any instance of this sandbox has had.
+    pub fn guest_memory_bytes_peak(&self) -> u64 {
+        self.shared.meter.peak()
+    }
+
+    /// Times that an ended instance was replaced since open.
+    pub fn restarts(&self) -> u64 {
+        self.shared.lock().generation.saturating_sub(1)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.shared.lock().close();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| {
+            // A panic on this side, in the middle of a call: what the instance
+            // was doing is unknown, so it goes the way of a trap.
+            self.state.clear_poison();
+            let mut state = poisoned.into_inner();
+            state.end_instance("panic", self.call, &wasmtime::Error::msg("the host panicked"));
+            state
+        })
+    }
+
+    /// Makes sure that an instance lives.
+    fn revive<'a>(&self, state: &'a mut State, create_if_missing: bool) -> Result<&'a mut Instance> {
+        let lock = state.lock.as_ref().ok_or_else(|| Error::invalid("the database is closed"))?;
+        match &mut state.instance {
+            Some(instance) => Ok(instance),
+            none => {
+                let instance = Instance::open(
+                    &self.compiled,
+                    lock.directory(),
+                    &self.options,
+                    create_if_missing,
+                    self.long_call,
+                    &self.meter,
+                )?;
+                state.generation += 1;
+                Ok(none.insert(instance))
+            }
+        }
+    }
+
+    /// Tidies up, which may end the instance, and makes sure that one lives.
+    fn ready<'a>(&self, state: &'a mut State) -> Result<&'a mut Instance> {
+        self.drop_cursors(state);
+        self.revive(state, false)
+    }
+
+    /// Runs one call in the live instance, or in a new one.
+    fn call<R>(
+        &self,
+        name: &str,
+        deadline: Deadline,
+        call: impl FnOnce(&mut Instance) -> GuestResult<R>,
+    ) -> Result<R> {
+        let mut state = self.lock();
+        self.ready(&mut state)?;
+        self.call_in(&mut state, name, deadline, call)
+    }
+
+    /// The same with the state in hand, after [`Shared::ready`]: handles looked
+    /// up since then are of the instance that the call runs in.
+    fn call_in<R>(
+        &self,
+        state: &mut State,
+        name: &str,
+        deadline: Deadline,
+        call: impl FnOnce(&mut Instance) -> GuestResult<R>,
+    ) -> Result<R> {
+        let instance = self.revive(state, false)?;
+        instance.begin_call(deadline);
+        match call(instance) {
+            Ok(answer) => answer.map_err(convert::error),
+            Err(trap) => Err(state
+                .end_instance(name, deadline, &trap)
+                .unwrap_or_else(|| Error::invalid("the database is closed"))),
+        }
+    }
+
+    /// Runs a read of a keyspace, at a snapshot where one is given.
+    fn read<R>(
+        &self,
+        name: &str,
+        keyspace: KeyspaceId,
+        snapshot: Option<SnapshotId>,
+        call: impl FnOnce(Call<'_>, ResourceAny, Option<ResourceAny>) -> GuestResult<R>,
+    ) -> Result<(R, u64)> {
+        let mut state = self.lock();
+        let instance = self.ready(&mut state)?;
+        let snapshot = match snapshot {
+            None => None,
+            Some(id) => {
+                let handle = instance.snapshot(id);
+                if handle.is_none() && state.lost_snapshots.contains(&id) {
+                    return Err(lost("the snapshot"));
+                }
+                Some(handle.ok_or_else(|| no_snapshot(id))?)
+            }
+        };
+        let answer =
+            self.call_in(&mut state, name, self.call, |instance| match instance.keyspace(keyspace)? {
+                Ok(handle) => call(instance.parts(), handle, snapshot),
+                Err(error) => Ok(Err(error)),
+            })?;
+        Ok((answer, state.generation))
+    }
+
+    /// Runs the destructors of cursors whose scans were dropped.
+    fn drop_cursors(&self, state: &mut State) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        for (generation, cursor) in dropped.drain(..) {
+            let Some(instance) = &mut state.instance else { continue };
+            if generation != state.generation {
+                continue;
+            }
+            instance.begin_call(self.call);
+            if let Err(trap) = instance.drop_handle(cursor) {
+                // Nobody asked for this call: the next one finds a new instance.
+                state.end_instance("drop a scan", self.call, &trap);
+            }
+        }
+    }
+
+    /// Refuses an argument that would not fit in the guest beside the rest.
+    fn check_size(&self, what: &str, bytes: usize) -> Result<()> {
+        let bytes_max = self.options.engine.batch_bytes_max;
+        if bytes <= bytes_max {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{what} of {bytes} bytes is over the limit of {bytes_max} bytes")))
+    }
+}
+
+fn lost(what: &str) -> Error {
+    let text = "it ended with its sandbox, which was restarted; begin it again";
+    Error::io("use", what, io::Error::new(io::ErrorKind::ConnectionReset, text))
+}
+
+fn no_snapshot(id: SnapshotId) -> Error {
+    Error::invalid(format!("there is no snapshot {}", id.0))
+}
+
+impl Database for Sandbox {
+    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
+        self.shared.check_size("name", name.len())?;
+        self.shared.call("create-keyspace", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            match engine.database().call_create_keyspace(store, database, name)? {
+                Ok(handle) => instance.adopt_keyspace(handle),
+                Err(error) => Ok(Err(error)),
+            }
+        })
+    }
+
+    fn find_keyspace(&self, name: &str) -> Result<Option<KeyspaceId>> {
+        self.shared.check_size("name", name.len())?;
+        self.shared.call("find-keyspace", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            match engine.database().call_find_keyspace(store, database, name)? {
+                Ok(Some(handle)) => Ok(instance.adopt_keyspace(handle)?.map(Some)),
+                Ok(None) => Ok(Ok(None)),
+                Err(error) => Ok(Err(error)),
+            }
+        })
+    }
+
+    fn keyspaces(&self) -> Result<Vec<(String, KeyspaceId)>> {
+        let keyspaces = self.shared.call("keyspaces", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_keyspaces(store, database)
+        })?;
+        Ok(keyspaces.into_iter().map(convert::keyspace).collect())
+    }
+
+    fn get(&self, keyspace: KeyspaceId, key: &[u8], snapshot: Option<SnapshotId>) -> Result<Option<Bytes>> {
+        self.shared.check_size("key", key.len())?;
+        let (value, _) = self.shared.read("get", keyspace, snapshot, |call, keyspace, snapshot| {
+            call.engine.keyspace().call_get(call.store, keyspace, key, snapshot)
+        })?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn multi_get(
+        &self,
+        keyspace: KeyspaceId,
+        keys: &[&[u8]],
+        snapshot: Option<SnapshotId>,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let packed = convert::packed_keys(keys);
+        self.shared.check_size("multi-get", packed.len())?;
+        let (values, _) = self.shared.read("multi-get", keyspace, snapshot, |call, keyspace, snapshot| {
+            call.engine.keyspace().call_multi_get(call.store, keyspace, &packed, snapshot)
+        })?;
+        convert::values(values, keys.len())
+    }
+
+    fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
+        let limits = self.shared.options.engine.batch_limits();
+        if batch.encoded_bytes() > limits.batch_bytes_max {
+            // It would not fit in the guest, where everything else is checked.
+            batch.check(limits)?;
+        }
+        self.shared.call("write", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            let durability = Some(convert::durability(durability));
+            engine.database().call_write(store, database, batch.as_encoded(), durability)
+        })
+    }
+
+    fn snapshot(&self) -> Result<SnapshotId> {
+        let mut state = self.shared.lock();
+        self.shared.ready(&mut state)?;
+        let handle = self.shared.call_in(&mut state, "snapshot", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_snapshot(store, database)
+        })?;
+        state.last_snapshot += 1;
+        let id = SnapshotId(state.last_snapshot);
+        if let Some(instance) = &mut state.instance {
+            instance.adopt_snapshot(id, handle);
+        }
+        Ok(id)
+    }
+
+    fn release(&self, snapshot: SnapshotId) -> Result<()> {
+        let mut state = self.shared.lock();
+        if state.lost_snapshots.remove(&snapshot) {
+            return Ok(());
+        }
+        let handle = self.shared.ready(&mut state)?.take_snapshot(snapshot);
+        let handle = handle.ok_or_else(|| no_snapshot(snapshot))?;
+        self.shared
+            .call_in(&mut state, "release", self.shared.call, |instance| instance.drop_handle(handle).map(Ok))
+    }
+
+    fn scan(
+        &self,
+        keyspace: KeyspaceId,
+        range: &ScanRange,
+        snapshot: Option<SnapshotId>,
+    ) -> Result<Box<dyn Scan>> {
+        let range = convert::scan_range(range);
+        for bound in [&range.start, &range.end] {
+            if let wit::Bound::Included(key) | wit::Bound::Excluded(key) = bound {
+                self.shared.check_size("key", key.len())?;
+            }
+        }
+        let (cursor, generation) =
+            self.shared.read("scan", keyspace, snapshot, |call, keyspace, snapshot| {
+                call.engine.keyspace().call_scan(call.store, keyspace, &range, snapshot)
+            })?;
+        Ok(Box::new(SandboxScan { shared: Arc::clone(&self.shared), cursor, generation }))
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.shared.call("flush", self.shared.long_call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_flush(store, database)
+        })
+    }
+
+    fn compact(&self) -> Result<()> {
+        self.shared.call("compact", self.shared.long_call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_compact(store, database)
+        })
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.shared.call("sync", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_sync(store, database)
+        })
+    }
+
+    fn verify(&self) -> Result<VerifyReport> {
+        let report = self.shared.call("verify", self.shared.long_call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_verify(store, database)
+        })?;
+        Ok(convert::verify_report(report))
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let stats = self.shared.call("stats", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_stats(store, database)
+        })?;
+        Ok(convert::stats(stats))
+    }
+
+    fn maintain(&self, budget: Budget) -> Result<Progress> {
+        let progress = self.shared.call("maintain", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_maintain(store, database, budget.bytes)
+        })?;
+        Ok(match progress {
+            wit::Progress::Done => Progress::Done,
+            wit::Progress::More => Progress::More,
+        })
+    }
+
+    fn close(&self) -> Result<()> {
+        let mut state = self.shared.lock();
+        self.shared.ready(&mut state)?;
+        self.shared.call_in(&mut state, "close", self.shared.long_call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_close(store, database)
+        })?;
+        state.close();
+        Ok(())
+    }
+}
+
+struct SandboxScan {
+    shared: Arc<Shared>,
+    cursor: ResourceAny,
+    generation: u64,
+}
+
+impl Scan for SandboxScan {
+    fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
+        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+        let bytes_max = bytes_max.min(self.shared.options.page_bytes_max());
+        let mut state = self.shared.lock();
+        self.shared.drop_cursors(&mut state);
+        if state.lock.is_some() && (state.generation != self.generation || state.instance.is_none()) {
+            return Err(lost("the scan"));
+        }
+        let page = self.shared.call_in(&mut state, "next-page", self.shared.call, |instance| {
+            let Call { store, engine, .. } = instance.parts();
+            engine.cursor().call_next_page(store, self.cursor, bytes_max)
+        })?;
+        Ok(Page(Bytes::from(page)))
+    }
+}
+
+impl Drop for SandboxScan {
+    fn drop(&mut self) {
+        let mut dropped = self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        dropped.push((self.generation, self.cursor));
+        drop(dropped);
+        // Now, unless a call is under way: then the next one does it.
+        match self.shared.state.try_lock() {
+            Ok(mut state) => self.shared.drop_cursors(&mut state),
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {}
+        }
+    }
+}

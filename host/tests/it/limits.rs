@@ -1,0 +1,70 @@
+//! Goal: arguments that would not fit in the guest are refused, and the instance
+//! lives on. Method: a sandbox with the least memory, and arguments at and past
+//! each limit.
+
+use duramen::{Database, Durability, Error, WriteBatch};
+use duramen_host::Sandbox;
+
+use crate::{SMALL, small};
+
+const VALUE_BYTES_MAX: usize = SMALL as usize / 8;
+const BATCH_BYTES_MAX: usize = SMALL as usize / 4;
+
+fn is_invalid<T>(result: duramen::Result<T>) -> bool {
+    matches!(result, Err(Error::InvalidArgument(_)))
+}
+
+#[test]
+fn oversize_arguments_are_refused_without_a_trap() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Sandbox::open(directory.path(), small()).unwrap();
+    let keyspace = db.create_keyspace("k").unwrap();
+
+    let value = vec![1; VALUE_BYTES_MAX];
+    db.put(keyspace, b"longest", &value, Durability::Buffered).unwrap();
+    let longer = vec![1; VALUE_BYTES_MAX + 1];
+    assert!(is_invalid(db.put(keyspace, b"longer", &longer, Durability::Buffered)));
+
+    let key = vec![1; duramen::key::KEY_BYTES_MAX];
+    db.put(keyspace, &key, b"", Durability::Buffered).unwrap();
+    let key = vec![1; duramen::key::KEY_BYTES_MAX + 1];
+    assert!(is_invalid(db.put(keyspace, &key, b"", Durability::Buffered)));
+
+    let mut batch = WriteBatch::new();
+    while batch.encoded_bytes() <= BATCH_BYTES_MAX {
+        batch.put(keyspace, b"k", &[2; 100_000]);
+    }
+    assert!(is_invalid(db.write(batch, Durability::Buffered)));
+
+    let huge = vec![1; BATCH_BYTES_MAX + 1];
+    assert!(is_invalid(db.get(keyspace, &huge, None)));
+    assert!(is_invalid(db.multi_get(keyspace, &[&huge], None)));
+
+    assert_eq!(db.get(keyspace, b"longest", None).unwrap().unwrap(), value);
+    assert_eq!(db.get(keyspace, b"longer", None).unwrap(), None);
+    assert_eq!(db.get(keyspace, b"k", None).unwrap(), None);
+    assert_eq!(db.restarts(), 0);
+}
+
+#[test]
+fn the_guest_stays_under_its_cap_and_says_what_it_uses() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Sandbox::open(directory.path(), small()).unwrap();
+    let keyspace = db.create_keyspace("k").unwrap();
+    let before = db.guest_memory_bytes();
+    assert!(before > 0);
+    db.put(keyspace, b"k", &vec![1; VALUE_BYTES_MAX], Durability::Buffered).unwrap();
+    assert!(db.guest_memory_bytes() > before);
+    assert!(db.guest_memory_bytes_peak() <= SMALL);
+    db.close().unwrap();
+    assert_eq!(db.guest_memory_bytes(), 0);
+    assert!(db.guest_memory_bytes_peak() > before);
+}
+
+#[test]
+fn a_memory_cap_out_of_range_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = small();
+    options.memory_bytes_max -= 1;
+    assert!(is_invalid(Sandbox::open(directory.path(), options)));
+}
