@@ -31,7 +31,9 @@ pub fn run_dev() -> Result<PathBuf, String> {
 
 fn build(profile: &[&str]) -> Result<(), String> {
     setup::rust_targets(&["wasm32-wasip1"])?;
-    run(cargo().args(["build", "--package", "duramen-host", "--package", "duramen-examples", "--bins"]).args(profile))
+    run(cargo()
+        .args(["build", "--package", "duramen-host", "--package", "duramen-examples", "--bins"])
+        .args(profile))
 }
 
 fn show(profile: &str, database: &Path, python: Option<&Path>) -> Result<(), String> {

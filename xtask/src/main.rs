@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             suites::list();
             Ok(())
         }
-        ["test", filters @ ..] => only(filters).and_then(|names| suites::run(&names)),
+        ["test", filters @ ..] => only(filters).and_then(|names| suites::run_suites(&names)),
         _ => Err(format!("no such command: {}\n\n{HELP}", arguments.join(" "))),
     };
     match outcome {

@@ -30,7 +30,10 @@ pub fn rust_targets(targets: &[&str]) -> Result<(), String> {
     }
     say("Adding Rust targets, the standard library compiled for WebAssembly:");
     run(command("rustup").args(["target", "add"]).args(missing)).map_err(|error| {
-        format!("{error}\nWithout rustup, install these targets for your Rust compiler: {}", targets.join(", "))
+        format!(
+            "{error}\nWithout rustup, install these targets for your Rust compiler: {}",
+            targets.join(", ")
+        )
     })
 }
 
@@ -44,7 +47,8 @@ fn has_target(target: &str) -> bool {
 pub fn wasm_bindgen_runner() -> Result<PathBuf, String> {
     let version = locked_version("wasm-bindgen")?;
     let tools = target().join("tools");
-    let ours = tools.join("bin").join("wasm-bindgen-test-runner").with_extension(std::env::consts::EXE_EXTENSION);
+    let ours =
+        tools.join("bin").join("wasm-bindgen-test-runner").with_extension(std::env::consts::EXE_EXTENSION);
     for runner in [Some(ours.clone()), find("wasm-bindgen-test-runner")].into_iter().flatten() {
         let answer = output(command(&runner).arg("--version")).unwrap_or_default();
         if answer.split_whitespace().any(|word| word == version) {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every suite, one after another, and a table at the end.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::demo;
@@ -65,7 +65,7 @@ pub fn list() {
 ///
 /// # Errors
 /// If any failed, after all have run.
-pub fn run(names: &[&str]) -> Result<(), String> {
+pub fn run_suites(names: &[&str]) -> Result<(), String> {
     if let Some(unknown) = names.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
         return Err(format!("there is no suite {unknown}; `cargo xtask test --list` names them"));
     }
@@ -185,6 +185,17 @@ fn python() -> Result<(), Missing> {
     let duramen = |arguments: &[&str]| -> Result<(), String> {
         run(command(built("debug", "duramen")).arg("--db").arg(&database).args(arguments))
     };
-    @CLI@
-    Ok(())
+    let flights = root().join("examples/data/flights.parquet").display().to_string();
+    duramen(&["import", &flights, "--keyspace", "flights", "--key", "carrier,time_hour,flight"])?;
+    duramen(&["delete", "--keyspace", "flights", "UA/2013-01-01T10:00:00Z/1545"])?;
+    duramen(&["flush"])?;
+    let exported = target().join("test/flights.jsonl").display().to_string();
+    duramen(&["export", "--keyspace", "flights", "--format", "jsonl", "--output", &exported])?;
+
+    let example = |name: &str, result: &str| -> Result<(), String> {
+        let program = root().join("examples/python").join(name);
+        run(command(&python).arg(program).arg(&database).arg(result))
+    };
+    example("check.py", &exported)?;
+    Ok(example("flights.py", &target().join("test/delays.png").display().to_string())?)
 }
