@@ -155,6 +155,10 @@ fn stats(engine: &Engine) -> Stats {
     let counters = &core.counters;
     let (snapshots, oldest_snapshot) = core.snapshots.summary();
     let current = engine.parts.writes.with_wal(|wal| wal.map(|wal| wal.bytes()));
+    let (old_wals, old_wal_bytes) = {
+        let wals = lock(&core.old_wals);
+        (wals.len() as u64, wals.values().sum::<u64>())
+    };
     let keyspaces = core.keyspaces();
     Stats {
         keyspaces: keyspaces
@@ -164,8 +168,8 @@ fn stats(engine: &Engine) -> Stats {
         last_sequence: core.visible().0,
         snapshots,
         oldest_snapshot: oldest_snapshot.unwrap_or_default().0,
-        wal_files: lock(&core.old_wals).len() as u64 + u64::from(current.is_some()),
-        wal_bytes: core.old_wal_bytes() + current.unwrap_or(0),
+        wal_files: old_wals + u64::from(current.is_some()),
+        wal_bytes: old_wal_bytes + current.unwrap_or(0),
         bytes_committed: counters.bytes_committed.load(Relaxed),
         commits: counters.commits.load(Relaxed),
         wal_syncs: counters.wal_syncs.load(Relaxed),
