@@ -12,7 +12,6 @@ use std::sync::atomic::{
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
-use crate::cache::Cache;
 use crate::edit::{Item, Placed, check_name};
 use crate::error::{Error, Result};
 use crate::filename;
@@ -21,7 +20,7 @@ use crate::keyspace::{Keyspace, View};
 use crate::manifest::Manifest;
 use crate::options::{Background, Options};
 use crate::snapshots::Snapshots;
-use crate::sstable::TableMeta;
+use crate::sstable::{Cache, TableMeta};
 use crate::storage::{Lock, Storage};
 use crate::sync::{lock, read, write};
 use crate::version::{TableHandle, Version};

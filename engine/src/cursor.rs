@@ -35,8 +35,6 @@ pub trait Cursor {
 /// What a point read found: the newest version of its key that it may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The commit that wrote it.
-    pub seq: SequenceNumber,
     /// What it does.
     pub kind: ValueKind,
     /// The value; empty for a tombstone.

@@ -83,7 +83,8 @@ impl Db {
                 match worker {
                     Ok(worker) => workers.push(worker),
                     Err(source) => {
-                        let started = Engine { parts, workers: Mutex::new(workers), snapshots: Mutex::default() };
+                        let started =
+                            Engine { parts, workers: Mutex::new(workers), snapshots: Mutex::default() };
                         drop(started);
                         return Err(Error::io("start a thread for", name, source));
                     }

@@ -92,7 +92,8 @@ impl MergeJob {
                 _ => None,
             };
             if self.is_needed(&entry, newer) {
-                let full = self.writer.as_ref().is_some_and(|writer| writer.estimated_bytes() >= self.table_bytes);
+                let full =
+                    self.writer.as_ref().is_some_and(|writer| writer.estimated_bytes() >= self.table_bytes);
                 if full && newer.is_none() {
                     self.finish_table()?;
                 }

@@ -4,7 +4,6 @@
 pub mod api;
 mod background;
 pub mod batch;
-pub mod cache;
 mod compaction;
 mod core;
 pub mod current;

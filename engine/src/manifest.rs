@@ -75,7 +75,8 @@ pub fn load(storage: &dyn Storage) -> Result<Option<Loaded>> {
     let live = filename::manifest(current.manifest);
     if current.names_durable {
         let whole = fold(storage, &current, current.manifest, |_| Ok(true))?;
-        let missing = || Error::corruption(filename::CURRENT, 0, format!("{live}, which is live, does not exist"));
+        let missing =
+            || Error::corruption(filename::CURRENT, 0, format!("{live}, which is live, does not exist"));
         return whole.ok_or_else(missing).map(Some);
     }
     let previous = match current.other {
@@ -107,8 +108,7 @@ fn fold(
     };
     // An edit that a crash has torn was not acknowledged, and nothing was
     // removed on the strength of it.
-    let mut log =
-        LogReader::open(file, id(number, current.database_id), Tail::MayBeTorn, EDIT_BYTES_MAX)?;
+    let mut log = LogReader::open(file, id(number, current.database_id), Tail::MayBeTorn, EDIT_BYTES_MAX)?;
     let mut state = State::default();
     let mut accepted = None;
     let mut edits = 0_u64;
@@ -130,9 +130,10 @@ fn fold(
 
 fn files_exist(storage: &dyn Storage, state: &State) -> Result<bool> {
     let wals = state.wals.keys().map(|number| filename::wal(*number));
-    let tables = state.keyspaces.iter().flat_map(|(id, record)| {
-        record.tables.keys().map(|number| filename::sst(*id, *number))
-    });
+    let tables = state
+        .keyspaces
+        .iter()
+        .flat_map(|(id, record)| record.tables.keys().map(|number| filename::sst(*id, *number)));
     for path in wals.chain(tables) {
         match storage.open(&path) {
             Err(error) if error.is_not_found() => return Ok(false),

@@ -20,7 +20,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use crate::batch;
-use crate::cache::Cache;
 use crate::core::{Core, Counters, Parts};
 use crate::current::{self, CurrentState};
 use crate::edit::{Header, State, WalEnd, WalRecord};
@@ -30,6 +29,7 @@ use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
 use crate::keyspace::Keyspace;
 use crate::manifest::{self, Loaded, Manifest};
 use crate::options::Options;
+use crate::sstable::Cache;
 use crate::storage::{Lock, Storage};
 use crate::version::{TableHandle, Version};
 use crate::wal;
@@ -193,7 +193,8 @@ impl Recovery {
     /// Replays every WAL, in order; answers those that hold anything, with
     /// their lengths, and the last sequence number found.
     fn replay_all(&mut self, state: &mut State) -> Result<(BTreeMap<FileNumber, u64>, SequenceNumber)> {
-        let listed: Vec<(FileNumber, WalRecord)> = state.wals.iter().map(|(n, record)| (*n, *record)).collect();
+        let listed: Vec<(FileNumber, WalRecord)> =
+            state.wals.iter().map(|(n, record)| (*n, *record)).collect();
         let mut last_with_data = None;
         for (number, _) in &listed {
             if wal::holds_data(&*self.storage, *number).map_err(|error| missing_wal(error, *number))? {
@@ -204,7 +205,9 @@ impl Recovery {
         let mut last_seq = None;
         for (number, record) in listed {
             let path = filename::wal(number);
-            if let Some(SequenceNumber(last)) = last_seq.filter(|last: &SequenceNumber| last.0 + 1 != record.first_sequence.0) {
+            if let Some(SequenceNumber(last)) =
+                last_seq.filter(|last: &SequenceNumber| last.0 + 1 != record.first_sequence.0)
+            {
                 let what = format!(
                     "begins with commit {}, but the WAL before ends with commit {last}: commits are missing",
                     record.first_sequence.0
@@ -255,7 +258,8 @@ impl Recovery {
         for op in batch::decode(batch).map_while(Result::ok) {
             let record = self.loaded.state.keyspaces.get(&op.keyspace);
             let Some((record, keyspace)) = record.zip(self.keyspaces.get(&op.keyspace)) else {
-                let what = format!("commit {} writes to keyspace {}, which does not exist", seq.0, op.keyspace.0);
+                let what =
+                    format!("commit {} writes to keyspace {}, which does not exist", seq.0, op.keyspace.0);
                 return Err(Error::corruption(filename::wal(wal), 0, what));
             };
             if seq <= record.flushed_through {

@@ -1,6 +1,93 @@
 //! SSTables: sorted, immutable files that are standard Parquet.
+//!
+//! ```text
+//! file      := "PAR1" row_group* tail
+//! row_group := keys | values | seqs | kinds | filter        each but the last a column chunk of pages
+//! tail      := private block | column indexes | offset indexes | footer | footer length | "PAR1"
+//! ```
+//!
+//! Columns, in this order, all required, with field ids from 1: `key` and
+//! `value` BYTE_ARRAY, `seq` INT64, `kind` INT32 (0 put, 1 delete). Rows are in
+//! order of key ascending, seq descending. Pages have the same row boundaries in
+//! every column, so that row `r` of page `p` is one entry; they hold about 128
+//! rows or 16 KiB of values. A page longer than that has versions of one key.
+//! Keys never straddle row groups.
+//!
+//! What is read is checked first: the tail against the xxh64 in the manifest
+//! before anything decodes it; each page against its CRC-32 in the private block;
+//! each filter against its xxh64 there.
+
+mod bounds;
+mod cache;
+mod cursor;
+mod delta;
+mod filter;
+mod index;
+mod integrity;
+mod keys;
+mod page;
+mod schema;
+mod table;
+mod thrift;
+mod verify;
+mod writer;
+
+pub use cache::Cache;
+pub use cursor::TableCursor;
+pub use filter::hash_key;
+pub use table::Table;
+pub use writer::TableWriter;
 
 use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
+use crate::options::Compression;
+
+/// Columns of the schema.
+const COLUMNS: usize = 4;
+
+/// How a table is laid out.
+#[derive(Clone, Debug)]
+pub struct TableOptions {
+    /// Rows of a page. Default: 128, the best of reads and scans as measured.
+    pub page_rows: usize,
+    /// Bytes of values in a page. Default: 16 KiB.
+    pub page_value_bytes: usize,
+    /// Rows of a row group. Default: 98,304, whose filter of 128 KiB has at
+    /// least ten bits for each key.
+    pub row_group_rows: usize,
+    /// Encoded bytes of a row group, which the writer keeps in memory. Default:
+    /// 16 MiB.
+    pub row_group_bytes: usize,
+    /// Bits of the filter for each key, before rounding up. Default: 10.
+    pub bloom_bits_per_key: usize,
+    /// Compression of values. Default: Snappy.
+    pub compression: Compression,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        TableOptions {
+            page_rows: 128,
+            page_value_bytes: 16 << 10,
+            row_group_rows: 98_304,
+            row_group_bytes: 16 << 20,
+            bloom_bits_per_key: 10,
+            compression: Compression::default(),
+        }
+    }
+}
+
+/// What a table says of itself in its footer.
+#[derive(Clone, Copy, Debug)]
+pub struct TableIdentity {
+    /// Id of the database.
+    pub database_id: u64,
+    /// Number of the file.
+    pub number: FileNumber,
+    /// Keyspace of its entries.
+    pub keyspace: KeyspaceId,
+    /// Level it was written for; it may have moved since.
+    pub level: u32,
+}
 
 /// What the manifest records of an SSTable: enough to check the file before
 /// anything decodes it, and to know without opening it which keys it may hold.
@@ -45,70 +132,5 @@ impl TableMeta {
     }
 }
 
-use std::sync::Arc;
-use bytes::Bytes;
-use crate::cache::Cache;
-use crate::cursor::{Cursor, Found};
-use crate::error::{Error, Result};
-use crate::key::{EntryRef, ValueKind};
-use crate::memtable::{Memtable, sorted::SortedMemtable};
-use crate::options::Compression;
-use crate::storage::{AppendFile, ReadFile};
-
-pub fn hash_key(key: &[u8]) -> u64 { xxhash_rust::xxh64::xxh64(key, 0) }
-#[derive(Clone, Debug, Default)]
-pub struct TableOptions { pub compression: Compression }
-#[derive(Clone, Debug)]
-pub struct TableIdentity { pub database_id: u64, pub number: FileNumber, pub keyspace: KeyspaceId, pub level: u32 }
-#[derive(Debug)]
-pub struct TableWriter { file: Box<dyn AppendFile>, meta: Option<TableMeta>, id: TableIdentity, out: Vec<u8> }
-impl TableWriter {
-    pub fn new(file: Box<dyn AppendFile>, _name: String, id: TableIdentity, _o: TableOptions) -> Result<Self> {
-        Ok(TableWriter { file, meta: None, id, out: Vec::new() })
-    }
-    pub fn estimated_bytes(&self) -> u64 { self.out.len() as u64 }
-    pub fn entries(&self) -> u64 { self.meta.as_ref().map_or(0, |m| m.entries()) }
-    pub fn add(&mut self, e: EntryRef<'_>) -> Result<()> {
-        let m = self.meta.get_or_insert_with(|| TableMeta { number: self.id.number, keyspace: self.id.keyspace, bytes: 0, tail_offset: 0, tail_checksum: 0, key_min: e.key.to_vec(), key_max: vec![], seq_min: e.seq, seq_max: e.seq, puts: 0, deletes: 0, merges: 0, range_deletes: 0, expires_min: 0, expires_max: 0 });
-        m.key_max = e.key.to_vec();
-        m.seq_min = m.seq_min.min(e.seq);
-        m.seq_max = m.seq_max.max(e.seq);
-        if e.kind == ValueKind::Put { m.puts += 1 } else { m.deletes += 1 }
-        self.out.extend_from_slice(&(e.key.len() as u32).to_le_bytes());
-        self.out.extend_from_slice(&(e.value.len() as u32).to_le_bytes());
-        self.out.extend_from_slice(&e.seq.0.to_le_bytes());
-        self.out.push(e.kind as u8);
-        self.out.extend_from_slice(e.key);
-        self.out.extend_from_slice(e.value);
-        Ok(())
-    }
-    pub fn finish(mut self) -> Result<TableMeta> {
-        self.file.append(&self.out)?;
-        self.file.sync_data()?;
-        let mut m = self.meta.ok_or_else(|| Error::invalid("empty"))?;
-        m.bytes = self.out.len() as u64;
-        Ok(m)
-    }
-}
-#[derive(Debug)]
-pub struct Table { mem: Arc<SortedMemtable>, bytes: u64 }
-impl Table {
-    pub fn open(file: Arc<dyn ReadFile>, _path: String, meta: &TableMeta, _c: Cache) -> Result<Table> {
-        let b: Bytes = file.read_at(0, meta.bytes as usize)?;
-        let mem = Arc::new(SortedMemtable::default());
-        let mut at = 0;
-        let w = |at: usize| u32::from_le_bytes([b[at], b[at+1], b[at+2], b[at+3]]);
-        while at < b.len() {
-            let (k, v) = (w(at) as usize, w(at+4) as usize);
-            let seq = w(at+8) as u64 | (w(at+12) as u64) << 32;
-            let kind = ValueKind::from_byte(b[at+16]).unwrap();
-            at += 17;
-            mem.insert(b.slice(at..at+k), SequenceNumber(seq), kind, b.slice(at+k..at+k+v));
-            at += k + v;
-        }
-        Ok(Table { mem, bytes: meta.bytes })
-    }
-    pub fn get(&self, key: &[u8], _h: u64, seq: SequenceNumber) -> Result<Option<Found>> { Ok(self.mem.get(key, seq)) }
-    pub fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> { Arc::clone(&self.mem).cursor() }
-    pub fn verify(&self) -> Result<u64> { Ok(self.bytes) }
-}
+#[cfg(test)]
+mod tests;

@@ -13,13 +13,12 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::cache::Cache;
 use crate::cursor::{Cursor, Found};
 use crate::edit::Placed;
 use crate::error::Result;
 use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
-use crate::sstable::{Table, TableMeta, hash_key};
+use crate::sstable::{Cache, Table, TableMeta, hash_key};
 use crate::storage::Storage;
 use crate::sync::lock;
 
@@ -210,7 +209,7 @@ impl RunCursor {
         let keep = matches!(&self.current, Some((at, _)) if *at == index);
         let cursor = match self.current.take() {
             Some((_, cursor)) if keep => cursor,
-            _ => self.tables[index].table()?.cursor(),
+            _ => Box::new(self.tables[index].table()?.cursor()),
         };
         Ok(self.current.insert((index, cursor)).1.as_mut())
     }

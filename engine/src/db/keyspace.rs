@@ -119,6 +119,9 @@ impl From<&Keyspace> for KeyspaceId {
 
 impl std::fmt::Debug for Keyspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keyspace").field("id", &self.id().0).field("name", &self.name()).finish_non_exhaustive()
+        f.debug_struct("Keyspace")
+            .field("id", &self.id().0)
+            .field("name", &self.name())
+            .finish_non_exhaustive()
     }
 }

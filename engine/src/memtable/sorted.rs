@@ -117,7 +117,7 @@ impl Memtable for SortedMemtable {
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Found> {
         let map = read(&self.map);
         let (found, (kind, value)) = range(&map, Bound::Included((key, seq)), Bound::Unbounded).next()?;
-        (found.key == key).then(|| Found { seq: found.seq, kind: *kind, value: value.clone() })
+        (found.key == key).then(|| Found { kind: *kind, value: value.clone() })
     }
 
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {

@@ -1,0 +1,278 @@
+//! Walks the entries of a table.
+//!
+//! After a seek the first pages come through the cache, as a point read's do. A
+//! cursor that keeps going reads ahead in windows of one column each, and leaves
+//! the cache alone: a scan of everything must not push out what is hot.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::COLUMNS;
+use super::page::IntsPage;
+use super::schema::{KEY, KIND, SEQ, VALUE};
+use super::table::{Rows, Table};
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::{EntryRef, SequenceNumber, ValueKind};
+
+/// Pages that a walk takes through the cache before it reads ahead.
+const CACHED_PAGES: u32 = 2;
+
+/// Bytes of the first window of a column; each next one is twice as long.
+const WINDOW_BYTES_MIN: usize = 64 << 10;
+const WINDOW_BYTES_MAX: usize = 256 << 10;
+
+/// A cursor over one table.
+pub struct TableCursor {
+    table: Arc<Table>,
+    /// Where it stands, and the page there.
+    current: Option<Position>,
+    windows: Windows,
+    /// Pages walked in one direction since the last seek.
+    walked: u32,
+}
+
+struct Position {
+    page: usize,
+    row: usize,
+    rows: Rows,
+    kind: ValueKind,
+}
+
+impl TableCursor {
+    pub(super) fn new(table: Arc<Table>) -> TableCursor {
+        TableCursor { table, current: None, windows: Windows::default(), walked: 0 }
+    }
+
+    /// The rows of a page, by way of the cache.
+    fn cached(&self, page: usize) -> Result<Rows> {
+        let table = &self.table;
+        let kinds = match table.index.pages[page].kind {
+            Some(_) => None,
+            None => Some(table.ints(page, KIND)?),
+        };
+        Ok(Rows { keys: table.keys(page)?, values: table.values(page)?, seqs: table.ints(page, SEQ)?, kinds })
+    }
+
+    fn stand(&mut self, page: usize, row: usize, rows: Rows) -> Result<()> {
+        let kind = self.kind_at(page, row, &rows)?;
+        self.current = Some(Position { page, row, rows, kind });
+        Ok(())
+    }
+
+    fn kind_at(&self, page: usize, row: usize, rows: &Rows) -> Result<ValueKind> {
+        match (&rows.kinds, self.table.index.pages[page].kind) {
+            (Some(kinds), _) => self.table.kind(page, kinds.get(row)),
+            (None, kind) => Ok(kind.unwrap_or(ValueKind::Put)),
+        }
+    }
+
+    /// Goes to the first or last row of a page, while walking.
+    fn enter(&mut self, page: usize, forward: bool) -> Result<()> {
+        self.walked = self.walked.saturating_add(1);
+        let rows = if self.walked <= CACHED_PAGES {
+            self.cached(page)?
+        } else {
+            self.windows.rows(&self.table, page, forward)?
+        };
+        let row = if forward { 0 } else { rows.keys.rows() - 1 };
+        self.stand(page, row, rows)
+    }
+
+    /// Position of the first entry at or after `(key, seq)`: a page and a row,
+    /// which may be one past the last of the page.
+    fn lower_bound(&self, key: &[u8], seq: SequenceNumber) -> Result<Option<(usize, usize, Rows)>> {
+        let index = &self.table.index;
+        if index.pages.is_empty() {
+            return Ok(None);
+        }
+        let last = index.last_at_or_below(key).unwrap_or(0);
+        let mut page = index.first_holding(key, last);
+        loop {
+            let rows = self.cached(page)?;
+            let mut row = rows.keys.lower_bound(key);
+            while row < rows.keys.rows() && rows.keys.get(row) == key && rows.seqs.get(row) > seq.0 as i64 {
+                row += 1;
+            }
+            if row < rows.keys.rows() || page >= last {
+                return Ok(Some((page, row, rows)));
+            }
+            page += 1;
+        }
+    }
+
+    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let outcome = step(self);
+        if outcome.is_err() {
+            self.current = None;
+        }
+        outcome
+    }
+}
+
+impl Cursor for TableCursor {
+    fn seek_first(&mut self) -> Result<()> {
+        self.walked = 0;
+        self.guarded(|this| if this.table.index.pages.is_empty() { Ok(()) } else { this.enter(0, true) })
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        self.walked = 0;
+        self.guarded(|this| match this.table.index.pages.len().checked_sub(1) {
+            Some(last) => this.enter(last, false),
+            None => Ok(()),
+        })
+    }
+
+    fn seek(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
+        self.walked = 0;
+        self.guarded(|this| {
+            this.current = None;
+            let Some((page, row, rows)) = this.lower_bound(key, seq)? else { return Ok(()) };
+            if row < rows.keys.rows() {
+                return this.stand(page, row, rows);
+            }
+            if page + 1 < this.table.index.pages.len() {
+                return this.enter(page + 1, true);
+            }
+            Ok(())
+        })
+    }
+
+    fn seek_before(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
+        self.walked = 0;
+        self.guarded(|this| {
+            this.current = None;
+            let Some((page, row, rows)) = this.lower_bound(key, seq)? else { return Ok(()) };
+            match (row.checked_sub(1), page.checked_sub(1)) {
+                (Some(row), _) => this.stand(page, row, rows),
+                (None, Some(page)) => this.enter(page, false),
+                (None, None) => Ok(()),
+            }
+        })
+    }
+
+    fn next(&mut self) -> Result<()> {
+        self.guarded(|this| {
+            let Some(mut position) = this.current.take() else { return Ok(()) };
+            position.row += 1;
+            if position.row < position.rows.keys.rows() {
+                position.kind = this.kind_at(position.page, position.row, &position.rows)?;
+                this.current = Some(position);
+                return Ok(());
+            }
+            if position.page + 1 < this.table.index.pages.len() {
+                return this.enter(position.page + 1, true);
+            }
+            Ok(())
+        })
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        self.guarded(|this| {
+            let Some(mut position) = this.current.take() else { return Ok(()) };
+            if let Some(row) = position.row.checked_sub(1) {
+                position.row = row;
+                position.kind = this.kind_at(position.page, row, &position.rows)?;
+                this.current = Some(position);
+                return Ok(());
+            }
+            match position.page.checked_sub(1) {
+                Some(page) => this.enter(page, false),
+                None => Ok(()),
+            }
+        })
+    }
+
+    #[inline]
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        self.current.as_ref().map(|at| EntryRef {
+            key: at.rows.keys.get(at.row),
+            seq: SequenceNumber(at.rows.seqs.get(at.row) as u64),
+            kind: at.kind,
+            value: at.rows.values.get(at.row),
+        })
+    }
+
+    fn value(&self) -> Bytes {
+        self.current.as_ref().map(|at| at.rows.values.slice(at.row)).unwrap_or_default()
+    }
+}
+
+/// Bytes of each column around the pages being read.
+#[derive(Default)]
+pub(super) struct Windows {
+    columns: [Window; COLUMNS],
+}
+
+#[derive(Default)]
+struct Window {
+    offset: u64,
+    bytes: Bytes,
+    /// Bytes wanted of the last read.
+    wanted: usize,
+}
+
+impl Windows {
+    /// The rows of a page, read ahead in one direction, past the cache.
+    pub fn rows(&mut self, table: &Table, page: usize, forward: bool) -> Result<Rows> {
+        let mut raw = |column: usize| self.columns[column].raw(table, page, column, forward);
+        Ok(Rows {
+            keys: table.decode_keys(page, &raw(KEY)?)?,
+            values: table.decode_values(page, &raw(VALUE)?)?,
+            seqs: table.decode_ints(page, SEQ, &raw(SEQ)?)?,
+            kinds: match table.index.pages[page].kind {
+                Some(_) => None,
+                None => Some(table.decode_ints(page, KIND, &raw(KIND)?)?),
+            },
+        })
+    }
+
+    /// The kinds of a page, even where the index tells them.
+    pub fn kinds(&mut self, table: &Table, page: usize) -> Result<Arc<IntsPage>> {
+        let raw = self.columns[KIND].raw(table, page, KIND, true)?;
+        table.decode_ints(page, KIND, &raw)
+    }
+}
+
+impl Window {
+    fn raw(&mut self, table: &Table, page: usize, column: usize, forward: bool) -> Result<Bytes> {
+        let entry = &table.index.pages[page];
+        let (offset, len) = (entry.offsets[column], entry.bytes[column] as usize);
+        if !self.holds(offset, len) {
+            self.fill(table, page, column, forward)?;
+        }
+        let start = (offset - self.offset) as usize;
+        Ok(self.bytes.slice(start..start + len))
+    }
+
+    fn holds(&self, offset: u64, len: usize) -> bool {
+        offset >= self.offset && offset + len as u64 <= self.offset + self.bytes.len() as u64
+    }
+
+    /// Reads pages of a column from `page` on, within its row group.
+    fn fill(&mut self, table: &Table, page: usize, column: usize, forward: bool) -> Result<()> {
+        self.wanted = (self.wanted * 2).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        let pages = &table.index.pages;
+        let len = |page: usize| pages[page].bytes[column] as usize;
+        let (mut first, mut last, mut bytes) = (page, page, len(page));
+        if forward {
+            let end = table.index.group_end(page);
+            while last + 1 < end && bytes + len(last + 1) <= self.wanted {
+                last += 1;
+                bytes += len(last);
+            }
+        } else {
+            let start = table.index.group_of(page).first_page;
+            while first > start && bytes + len(first - 1) <= self.wanted {
+                first -= 1;
+                bytes += len(first);
+            }
+        }
+        self.offset = pages[first].offsets[column];
+        self.bytes = Bytes::new();
+        self.bytes = table.read(self.offset, bytes)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! The index of a table in memory: where its pages are and what they may hold.
+
+use std::io;
+
+use bytes::{Buf, Bytes};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::integrity::Integrity;
+use super::keys::Heads;
+use super::schema::{self, KEY, KIND, SEQ};
+use super::{COLUMNS, TableMeta};
+use crate::error::{Error, Result};
+use crate::key::ValueKind;
+
+/// Bytes before the first page.
+pub(super) const MAGIC: &[u8; 4] = b"PAR1";
+
+/// Where the pages of a table are.
+#[derive(Debug)]
+pub(super) struct Index {
+    pub pages: Vec<PageEntry>,
+    pub groups: Vec<GroupEntry>,
+    /// Lower bounds of the keys of all pages, one after another.
+    bounds: Vec<u8>,
+    /// Where each bound ends.
+    ends: Vec<u32>,
+    heads: Heads,
+}
+
+/// A page of each column.
+#[derive(Clone, Debug)]
+pub(super) struct PageEntry {
+    pub offsets: [u64; COLUMNS],
+    pub bytes: [u32; COLUMNS],
+    pub crcs: [u32; COLUMNS],
+    pub rows: u32,
+    /// True if the page before may end with the key that this one begins with.
+    pub goes_on: bool,
+    pub seq_min: i64,
+    pub seq_max: i64,
+    /// The kind of all rows, if they share it.
+    pub kind: Option<ValueKind>,
+}
+
+/// A row group.
+#[derive(Clone, Debug)]
+pub(super) struct GroupEntry {
+    /// Its first page.
+    pub first_page: usize,
+    pub filter_offset: u64,
+    pub filter_bytes: u32,
+    pub filter_hash: u64,
+}
+
+impl Index {
+    /// Decodes the tail of the file at `path`, whose checksum has been checked,
+    /// and makes sure that pages and filters lie end to end and agree with the
+    /// manifest.
+    pub fn decode(tail: &Bytes, path: &str, meta: &TableMeta) -> Result<Index> {
+        let integrity = Integrity::decode(tail).map_err(|error| error.in_file(path, meta.tail_offset))?;
+        let refuse = |what: String| Error::corruption(path, meta.tail_offset, what);
+        let source = Tail { bytes: tail.clone(), offset: meta.tail_offset };
+        let metadata = ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Required)
+            .parse_and_finish(&source)
+            .map_err(|error| refuse(format!("the footer does not decode: {error}")))?;
+        let index = build(&metadata, &integrity, meta).ok_or_else(|| {
+            refuse("the footer contradicts itself, the private block or the manifest".to_owned())
+        })?;
+        Ok(index)
+    }
+
+    /// Lower bound of the keys of a page.
+    pub fn bound(&self, page: usize) -> &[u8] {
+        let start = page.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        &self.bounds[start..self.ends[page] as usize]
+    }
+
+    /// The last page whose lower bound is at or below `key`.
+    pub fn last_at_or_below(&self, key: &[u8]) -> Option<usize> {
+        self.heads.up_to(key, |page| self.bound(page)).checked_sub(1)
+    }
+
+    /// The first page that may hold `key`, given the last one that may.
+    pub fn first_holding(&self, key: &[u8], last: usize) -> usize {
+        let mut page = last;
+        while page > 0 && self.pages[page].goes_on && self.bound(page) == key {
+            page -= 1;
+        }
+        page
+    }
+
+    /// The row group of a page.
+    pub fn group_of(&self, page: usize) -> &GroupEntry {
+        let after = self.groups.partition_point(|group| group.first_page <= page);
+        &self.groups[after.saturating_sub(1)]
+    }
+
+    /// One past the last page of the row group of a page.
+    pub fn group_end(&self, page: usize) -> usize {
+        let after = self.groups.partition_point(|group| group.first_page <= page);
+        self.groups.get(after).map_or(self.pages.len(), |group| group.first_page)
+    }
+}
+
+/// `None` where anything contradicts anything.
+fn build(metadata: &ParquetMetaData, integrity: &Integrity, meta: &TableMeta) -> Option<Index> {
+    let file = metadata.file_metadata();
+    if !schema::is_ours(file.schema_descr()) || u64::try_from(file.num_rows()).ok()? != meta.entries() {
+        return None;
+    }
+    if integrity.filters.len() != metadata.num_row_groups() {
+        return None;
+    }
+    let mut index = Index {
+        pages: Vec::with_capacity(integrity.pages.len()),
+        groups: Vec::with_capacity(integrity.filters.len()),
+        bounds: Vec::new(),
+        ends: Vec::with_capacity(integrity.pages.len()),
+        heads: Heads::default(),
+    };
+    let mut crcs = integrity.pages.iter();
+    let mut offset = MAGIC.len() as u64;
+    let mut total_rows = 0;
+    let mut upper_before: Vec<u8> = Vec::new();
+    for (ordinal, group) in metadata.row_groups().iter().enumerate() {
+        let indexes = metadata.page_index_for_row_group(ordinal);
+        let locations = [0, 1, 2, 3].map(|column| indexes.page_locations(column));
+        let [Some(keys), Some(values), Some(seqs), Some(kinds)] = locations else { return None };
+        let columns = [keys, values, seqs, kinds];
+        let (Some(ColumnIndexMetaData::BYTE_ARRAY(key_bounds)), Some(ColumnIndexMetaData::INT64(seq_bounds))) =
+            (indexes.column_index(KEY), indexes.column_index(SEQ))
+        else {
+            return None;
+        };
+        let Some(ColumnIndexMetaData::INT32(kind_bounds)) = indexes.column_index(KIND) else { return None };
+        let pages = keys.len();
+        if pages == 0 || columns.iter().any(|column| column.len() != pages) || group.num_columns() != COLUMNS
+        {
+            return None;
+        }
+        let first_page = index.pages.len();
+        let group_rows = group.num_rows();
+        for page in 0..pages {
+            let first_row = keys[page].first_row_index;
+            let end_row = keys.get(page + 1).map_or(group_rows, |next| next.first_row_index);
+            let aligned = columns.iter().all(|column| column[page].first_row_index == first_row);
+            let rows = u32::try_from(end_row.checked_sub(first_row)?).ok()?;
+            if !aligned || rows == 0 || (page == 0 && first_row != 0) {
+                return None;
+            }
+            total_rows += u64::from(rows);
+            let lower = key_bounds.min_value(page)?;
+            index.bounds.extend_from_slice(lower);
+            index.ends.push(u32::try_from(index.bounds.len()).ok()?);
+            let kind_min = *kind_bounds.min_value(page)?;
+            let kind = (kind_min == *kind_bounds.max_value(page)?).then_some(kind_min);
+            let kind = kind.map(|kind| ValueKind::from_byte(u8::try_from(kind).ok()?));
+            let mut entry = PageEntry {
+                offsets: [0; COLUMNS],
+                bytes: [0; COLUMNS],
+                crcs: *crcs.next()?,
+                rows,
+                goes_on: page > 0 && upper_before.as_slice() >= lower,
+                seq_min: *seq_bounds.min_value(page)?,
+                seq_max: *seq_bounds.max_value(page)?,
+                kind: match kind {
+                    Some(kind) => Some(kind?),
+                    None => None,
+                },
+            };
+            for (column, locations) in columns.iter().enumerate() {
+                entry.offsets[column] = u64::try_from(locations[page].offset).ok()?;
+                entry.bytes[column] = u32::try_from(locations[page].compressed_page_size).ok()?;
+            }
+            upper_before.clear();
+            upper_before.extend_from_slice(key_bounds.max_value(page)?);
+            index.pages.push(entry);
+        }
+        for column in 0..COLUMNS {
+            for page in &index.pages[first_page..] {
+                if page.offsets[column] != offset {
+                    return None;
+                }
+                offset = offset.checked_add(u64::from(page.bytes[column]))?;
+            }
+        }
+        let key_chunk = group.column(KEY);
+        let filter_offset = u64::try_from(key_chunk.bloom_filter_offset()?).ok()?;
+        let filter_bytes = u32::try_from(key_chunk.bloom_filter_length()?).ok()?;
+        if filter_offset != offset {
+            return None;
+        }
+        offset = offset.checked_add(u64::from(filter_bytes))?;
+        let filter_hash = *integrity.filters.get(ordinal)?;
+        index.groups.push(GroupEntry { first_page, filter_offset, filter_bytes, filter_hash });
+    }
+    let whole = offset == meta.tail_offset && total_rows == meta.entries() && crcs.next().is_none();
+    let sorted = (1..index.pages.len()).all(|page| index.bound(page - 1) <= index.bound(page));
+    if !whole || !sorted {
+        return None;
+    }
+    index.heads = Heads::new(index.pages.len(), |page| index.bound(page));
+    Some(index)
+}
+
+/// The tail in memory, for the decoder of footers, which thinks that it reads
+/// the file.
+struct Tail {
+    bytes: Bytes,
+    offset: u64,
+}
+
+impl Length for Tail {
+    fn len(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
+impl Tail {
+    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
+        let start = start.checked_sub(self.offset).and_then(|start| usize::try_from(start).ok());
+        let start = start.filter(|start| *start <= self.bytes.len());
+        let outside = || ParquetError::General("the footer refers to bytes before it".to_owned());
+        Ok(self.bytes.slice(start.ok_or_else(outside)?..))
+    }
+}
+
+impl ChunkReader for Tail {
+    type T = io::Cursor<Bytes>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(io::Cursor::new(self.from(start)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let mut bytes = self.from(start)?;
+        if length > bytes.remaining() {
+            return Err(ParquetError::EOF("the footer refers to bytes after it".to_owned()));
+        }
+        Ok(bytes.split_to(length))
+    }
+}

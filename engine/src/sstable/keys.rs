@@ -1,0 +1,150 @@
+//! Search among sorted keys: binary search over *heads*, the first eight bytes
+//! after what all keys share, as big-endian integers in one array. Keys
+//! themselves are looked at only among equal heads.
+
+use super::page::BytesPage;
+
+/// Heads of a sorted list of keys, which is kept elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    /// Bytes that all keys share.
+    shared: usize,
+    heads: Vec<u64>,
+}
+
+fn head(key: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let len = key.len().min(8);
+    bytes[..len].copy_from_slice(&key[..len]);
+    u64::from_be_bytes(bytes)
+}
+
+impl Heads {
+    /// Takes `count` keys in ascending order.
+    pub fn new<'k>(count: usize, key: impl Fn(usize) -> &'k [u8]) -> Heads {
+        let Some(last) = count.checked_sub(1) else { return Heads::default() };
+        let shared = key(0).iter().zip(key(last)).take_while(|(a, b)| a == b).count();
+        let heads = (0..count).map(|index| head(key(index).get(shared..).unwrap_or_default())).collect();
+        Heads { shared, heads }
+    }
+
+    /// Number of keys below `wanted`.
+    #[inline]
+    pub fn below<'k>(&self, wanted: &[u8], key: impl Fn(usize) -> &'k [u8]) -> usize {
+        self.search(wanted, |index| key(index) < wanted, &key)
+    }
+
+    /// Number of keys at or below `wanted`.
+    #[inline]
+    pub fn up_to<'k>(&self, wanted: &[u8], key: impl Fn(usize) -> &'k [u8]) -> usize {
+        self.search(wanted, |index| key(index) <= wanted, &key)
+    }
+
+    #[inline]
+    fn search<'k>(
+        &self,
+        wanted: &[u8],
+        before: impl Fn(usize) -> bool,
+        key: &impl Fn(usize) -> &'k [u8],
+    ) -> usize {
+        let count = self.heads.len();
+        if count == 0 {
+            return 0;
+        }
+        let shared = &key(0)[..self.shared];
+        let Some(rest) = wanted.strip_prefix(shared) else {
+            return if wanted < shared { 0 } else { count };
+        };
+        let head = head(rest);
+        let start = self.heads.partition_point(|other| *other < head);
+        let equal = self.heads[start..].partition_point(|other| *other == head);
+        let mut range = start..start + equal;
+        while !range.is_empty() {
+            let middle = range.start + range.len() / 2;
+            if before(middle) {
+                range.start = middle + 1;
+            } else {
+                range.end = middle;
+            }
+        }
+        range.start
+    }
+
+    /// Bytes of memory.
+    pub fn weight(&self) -> usize {
+        self.heads.len() * 8
+    }
+}
+
+/// A page of keys that is quick to search.
+#[derive(Debug)]
+pub(super) struct KeysPage {
+    page: BytesPage,
+    heads: Heads,
+}
+
+impl KeysPage {
+    pub fn new(page: BytesPage) -> KeysPage {
+        let heads = Heads::new(page.rows(), |row| page.get(row));
+        KeysPage { page, heads }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.page.rows()
+    }
+
+    #[inline]
+    pub fn get(&self, row: usize) -> &[u8] {
+        self.page.get(row)
+    }
+
+    /// The first row whose key is `wanted` or above.
+    #[inline]
+    pub fn lower_bound(&self, wanted: &[u8]) -> usize {
+        self.heads.below(wanted, |row| self.page.get(row))
+    }
+
+    /// Bytes of memory.
+    pub fn weight(&self) -> usize {
+        self.page.weight() + self.heads.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_a_plain_search() {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        for shared in ["", "same-prefix-"] {
+            for tail in [
+                "",
+                "a",
+                "a\0",
+                "a\0\0\0\0\0\0\0\0",
+                "ab",
+                "abcdefgh",
+                "abcdefghi",
+                "abcdefghj",
+                "b",
+                "\u{7f}",
+            ] {
+                keys.push(format!("{shared}{tail}").into_bytes());
+            }
+        }
+        keys.sort();
+        for from in 0..keys.len() {
+            for to in from..=keys.len() {
+                let part = &keys[from..to];
+                let heads = Heads::new(part.len(), |index| &part[index]);
+                for wanted in &keys {
+                    let below = part.partition_point(|key| key < wanted);
+                    assert_eq!(heads.below(wanted, |index| &part[index]), below);
+                    let up_to = part.partition_point(|key| key <= wanted);
+                    assert_eq!(heads.up_to(wanted, |index| &part[index]), up_to);
+                }
+            }
+        }
+    }
+}

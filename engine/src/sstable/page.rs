@@ -1,0 +1,395 @@
+//! Data pages: their header, their encoding, and what a reader keeps of them.
+//!
+//! ```text
+//! page   := header (thrift, compact protocol) | body
+//! header := { 1: type = DATA_PAGE_V2, 2: uncompressed_size, 3: compressed_size, 4: crc,
+//!             8: { 1: rows, 2: nulls = 0, 3: rows, 4: encoding, 5: 0, 6: 0, 7: is_compressed } }
+//! bytes  := lengths (DELTA_BINARY_PACKED) | contents      DELTA_LENGTH_BYTE_ARRAY
+//! ints   := DELTA_BINARY_PACKED
+//! ```
+//!
+//! `crc` is the CRC-32 of the body as stored. A reader knows it from elsewhere
+//! too, so that a sound page in the wrong place is refused, and it accepts a
+//! header only if encoding its fields again gives the same bytes. Source:
+//! parquet.thrift and Encodings.md of parquet-format.
+
+use bytes::Bytes;
+
+use super::delta::{self, Packed};
+use super::thrift::{Decoded, Malformed, Reader, kind, put_zigzag};
+
+const DATA_PAGE_V2: i32 = 3;
+const DELTA_BINARY_PACKED: i32 = 5;
+const DELTA_LENGTH_BYTE_ARRAY: i32 = 6;
+
+/// What a page holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Bytes,
+    Ints,
+}
+
+impl Content {
+    fn encoding(self) -> i32 {
+        match self {
+            Content::Bytes => DELTA_LENGTH_BYTE_ARRAY,
+            Content::Ints => DELTA_BINARY_PACKED,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    uncompressed: i32,
+    compressed: i32,
+    crc: i32,
+    rows: i32,
+    encoding: i32,
+    is_compressed: bool,
+}
+
+impl Header {
+    fn encode(&self, out: &mut Vec<u8>) {
+        const NEXT_I32: u8 = 0x10 | kind::I32;
+        let int = |out: &mut Vec<u8>, value: i32| {
+            out.push(NEXT_I32);
+            put_zigzag(out, i64::from(value));
+        };
+        int(out, DATA_PAGE_V2);
+        int(out, self.uncompressed);
+        int(out, self.compressed);
+        int(out, self.crc);
+        out.push(0x40 | kind::STRUCT);
+        for value in [self.rows, 0, self.rows, self.encoding, 0, 0] {
+            int(out, value);
+        }
+        out.push(0x10 | if self.is_compressed { kind::TRUE } else { kind::FALSE });
+        out.extend_from_slice(&[0, 0]);
+    }
+
+    /// Decodes a header; answers where the body begins.
+    fn decode(bytes: &[u8]) -> Decoded<(Header, usize)> {
+        let mut reader = Reader::new(bytes);
+        let mut header =
+            Header { uncompressed: 0, compressed: 0, crc: 0, rows: 0, encoding: 0, is_compressed: false };
+        reader.structure(|reader, id, found| match id {
+            2 => reader.int32().map(|value| header.uncompressed = value),
+            3 => reader.int32().map(|value| header.compressed = value),
+            4 => reader.int32().map(|value| header.crc = value),
+            8 => {
+                reader.expect(found, kind::STRUCT)?;
+                reader.structure(|reader, id, found| match id {
+                    1 => reader.int32().map(|value| header.rows = value),
+                    4 => reader.int32().map(|value| header.encoding = value),
+                    7 => {
+                        header.is_compressed = found == kind::TRUE;
+                        Ok(())
+                    }
+                    _ => reader.skip(found),
+                })
+            }
+            _ => reader.skip(found),
+        })?;
+        let end = reader.position();
+        let mut canonical = Vec::with_capacity(end);
+        header.encode(&mut canonical);
+        if bytes.get(..end) != Some(canonical.as_slice()) {
+            return Err(Malformed::new(0, "a page header that this engine does not write"));
+        }
+        Ok((header, end))
+    }
+}
+
+/// Encodes pages into column chunks.
+pub(super) struct PageEncoder {
+    body: Vec<u8>,
+    compressed: Vec<u8>,
+    snappy: snap::raw::Encoder,
+}
+
+/// A page as written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    /// CRC-32 of its body.
+    pub crc: u32,
+    /// Bytes of header and body.
+    pub bytes: usize,
+    /// Bytes of header and body before compression.
+    pub uncompressed: usize,
+}
+
+impl Default for PageEncoder {
+    fn default() -> Self {
+        PageEncoder { body: Vec::new(), compressed: Vec::new(), snappy: snap::raw::Encoder::new() }
+    }
+}
+
+impl PageEncoder {
+    /// Appends a page of strings of bytes, one after another in `contents`.
+    ///
+    /// # Errors
+    /// What does not fit the format: more than 2 GiB in a page.
+    pub fn bytes(
+        &mut self,
+        out: &mut Vec<u8>,
+        lengths: &[i64],
+        contents: &[u8],
+        compress: bool,
+    ) -> Result<Written, PageTooLarge> {
+        self.body.clear();
+        delta::encode(&mut self.body, lengths);
+        self.body.extend_from_slice(contents);
+        self.finish(out, lengths.len(), Content::Bytes, compress)
+    }
+
+    /// Appends a page of integers.
+    pub fn ints(&mut self, out: &mut Vec<u8>, values: &[i64]) -> Result<Written, PageTooLarge> {
+        self.body.clear();
+        delta::encode(&mut self.body, values);
+        self.finish(out, values.len(), Content::Ints, false)
+    }
+
+    fn finish(
+        &mut self,
+        out: &mut Vec<u8>,
+        rows: usize,
+        content: Content,
+        compress: bool,
+    ) -> Result<Written, PageTooLarge> {
+        let mut body = self.body.as_slice();
+        if compress {
+            self.compressed.resize(snap::raw::max_compress_len(body.len()), 0);
+            // Snappy fails on what it cannot hold; then the page stays as it is.
+            if let Ok(len) = self.snappy.compress(body, &mut self.compressed)
+                && len < body.len()
+            {
+                body = &self.compressed[..len];
+            }
+        }
+        let int = |value: usize| i32::try_from(value).map_err(|_| PageTooLarge);
+        let crc = crc32fast::hash(body);
+        let header = Header {
+            uncompressed: int(self.body.len())?,
+            compressed: int(body.len())?,
+            crc: crc as i32,
+            rows: int(rows)?,
+            encoding: content.encoding(),
+            is_compressed: body.len() < self.body.len(),
+        };
+        let start = out.len();
+        header.encode(out);
+        let uncompressed = out.len() - start + self.body.len();
+        out.extend_from_slice(body);
+        Ok(Written { crc, bytes: out.len() - start, uncompressed })
+    }
+}
+
+/// A page of more than 2 GiB.
+#[derive(Debug)]
+pub(super) struct PageTooLarge;
+
+/// The body of a page as stored in `raw`, decompressed and checked against the
+/// CRC and the number of rows that are expected.
+pub(super) fn open(raw: &Bytes, crc: u32, rows: usize, content: Content) -> Decoded<Bytes> {
+    let (header, start) = Header::decode(raw)?;
+    let fail = |what: &'static str| Err(Malformed::new(start, what));
+    let stored = raw.slice(start..);
+    if usize::try_from(header.compressed) != Ok(stored.len()) {
+        return Err(Malformed::new(0, "a page header with the wrong size"));
+    }
+    if header.crc as u32 != crc {
+        return Err(Malformed::new(0, "a page that belongs elsewhere: its checksum is not the one recorded"));
+    }
+    if crc32fast::hash(&stored) != crc {
+        return fail("the checksum of the page does not match");
+    }
+    if usize::try_from(header.rows) != Ok(rows) || header.encoding != content.encoding() {
+        return Err(Malformed::new(0, "a page with other rows or another encoding than the index says"));
+    }
+    if !header.is_compressed {
+        if header.uncompressed != header.compressed {
+            return Err(Malformed::new(0, "a page header with the wrong size"));
+        }
+        return Ok(stored);
+    }
+    let Ok(wanted) = usize::try_from(header.uncompressed) else { return fail("a negative size") };
+    if snap::raw::decompress_len(&stored).ok() != Some(wanted) {
+        return fail("compressed bytes of another size than the header says");
+    }
+    let mut body = Vec::new();
+    if body.try_reserve_exact(wanted).is_err() {
+        return fail("there is no memory for the page");
+    }
+    body.resize(wanted, 0);
+    match snap::raw::Decoder::new().decompress(&stored, &mut body) {
+        Ok(len) if len == wanted => Ok(body.into()),
+        _ => fail("the page does not decompress"),
+    }
+}
+
+/// A decoded page of strings of bytes.
+#[derive(Debug)]
+pub(super) struct BytesPage {
+    body: Bytes,
+    place: Place,
+    rows: usize,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// All have one length; where the first begins.
+    Equal { base: usize, len: usize },
+    /// Where each begins, and where the last ends.
+    Offsets(Vec<u32>),
+}
+
+impl BytesPage {
+    /// Decodes a body.
+    pub fn decode(body: Bytes, rows: usize) -> Decoded<BytesPage> {
+        let (lengths, base) = delta::decode(&body, rows)?;
+        let left = body.len() - base;
+        let fail = || Malformed::new(base, "lengths that do not add up to the size of the page");
+        let place = match lengths {
+            Packed::Progression { first, step: 0 } => {
+                let len = usize::try_from(first).map_err(|_| fail())?;
+                if len.checked_mul(rows) != Some(left) {
+                    return Err(fail());
+                }
+                Place::Equal { base, len }
+            }
+            lengths => {
+                let mut offsets = Vec::with_capacity(rows + 1);
+                let mut at = base as u64;
+                offsets.push(base as u32);
+                for row in 0..rows {
+                    let len = u64::try_from(lengths.get(row)).map_err(|_| fail())?;
+                    at = at.checked_add(len).filter(|end| *end <= body.len() as u64).ok_or_else(fail)?;
+                    offsets.push(u32::try_from(at).map_err(|_| fail())?);
+                }
+                if at != body.len() as u64 {
+                    return Err(fail());
+                }
+                Place::Offsets(offsets)
+            }
+        };
+        Ok(BytesPage { body, place, rows })
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        match &self.place {
+            Place::Equal { base, len } => base + row * len..base + (row + 1) * len,
+            Place::Offsets(offsets) => offsets[row] as usize..offsets[row + 1] as usize,
+        }
+    }
+
+    #[inline]
+    pub fn get(&self, row: usize) -> &[u8] {
+        &self.body[self.range(row)]
+    }
+
+    /// Shares the page's memory.
+    pub fn slice(&self, row: usize) -> Bytes {
+        self.body.slice(self.range(row))
+    }
+
+    /// Bytes of memory.
+    pub fn weight(&self) -> usize {
+        let offsets = match &self.place {
+            Place::Equal { .. } => 0,
+            Place::Offsets(offsets) => offsets.len() * 4,
+        };
+        self.body.len() + offsets
+    }
+}
+
+/// A decoded page of integers.
+#[derive(Debug)]
+pub(super) struct IntsPage {
+    values: Packed,
+}
+
+impl IntsPage {
+    /// Decodes a body.
+    pub fn decode(body: &[u8], rows: usize) -> Decoded<IntsPage> {
+        let (values, used) = delta::decode(body, rows)?;
+        if used != body.len() {
+            return Err(Malformed::new(used, "bytes after the last value of a page"));
+        }
+        Ok(IntsPage { values })
+    }
+
+    #[inline]
+    pub fn get(&self, row: usize) -> i64 {
+        self.values.get(row)
+    }
+
+    /// Bytes of memory.
+    pub fn weight(&self) -> usize {
+        match &self.values {
+            Packed::Progression { .. } => 0,
+            Packed::Values(values) => values.len() * 8,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page_of(values: &[&[u8]], compress: bool) -> (Bytes, Written) {
+        let lengths: Vec<i64> = values.iter().map(|value| value.len() as i64).collect();
+        let mut out = Vec::new();
+        let written = PageEncoder::default().bytes(&mut out, &lengths, &values.concat(), compress).unwrap();
+        assert_eq!(written.bytes, out.len());
+        (out.into(), written)
+    }
+
+    #[test]
+    fn bytes_round_trip() {
+        let long = [b'x'; 300];
+        let cases: [&[&[u8]]; 4] =
+            [&[b"a", b"b", b"c"], &[b"", b"abc", b"d", &long], &[b""], &[&long, &long, &long]];
+        for values in cases {
+            for compress in [false, true] {
+                let (raw, written) = page_of(values, compress);
+                let body = open(&raw, written.crc, values.len(), Content::Bytes).unwrap();
+                let page = BytesPage::decode(body, values.len()).unwrap();
+                for (row, value) in values.iter().enumerate() {
+                    assert_eq!(page.get(row), *value);
+                    assert_eq!(page.slice(row), *value);
+                }
+            }
+        }
+        assert!(page_of(&[&long, &long], true).0.len() < 100);
+    }
+
+    #[test]
+    fn ints_round_trip() {
+        let mut out = Vec::new();
+        let written = PageEncoder::default().ints(&mut out, &[5, 3, 9]).unwrap();
+        let body = open(&out.into(), written.crc, 3, Content::Ints).unwrap();
+        let page = IntsPage::decode(&body, 3).unwrap();
+        assert_eq!((page.get(0), page.get(1), page.get(2)), (5, 3, 9));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_refused() {
+        for compress in [false, true] {
+            let values: [&[u8]; 3] = [b"one", b"twotwotwotwotwotwotwotwo", b"threethreethree"];
+            let (raw, written) = page_of(&values, compress);
+            for at in 0..raw.len() {
+                for bit in 0..8 {
+                    let mut bad = raw.to_vec();
+                    bad[at] ^= 1 << bit;
+                    let opened = open(&bad.into(), written.crc, 3, Content::Bytes);
+                    assert!(opened.is_err(), "byte {at}, bit {bit}");
+                }
+                assert!(open(&raw.slice(..at), written.crc, 3, Content::Bytes).is_err(), "cut at {at}");
+            }
+        }
+    }
+}

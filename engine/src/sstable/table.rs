@@ -1,0 +1,233 @@
+//! An open SSTable: point reads and verification.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::TableMeta;
+use super::cache::{Block, Cache};
+use super::cursor::TableCursor;
+use super::filter::Filter;
+use super::index::{GroupEntry, Index};
+use super::keys::KeysPage;
+use super::page::{self, BytesPage, IntsPage};
+use super::schema::{CONTENTS, KEY, KIND, SEQ, VALUE};
+use super::thrift::{Decoded, Malformed};
+use crate::cursor::Found;
+use crate::error::{Error, Result};
+use crate::key::{FileNumber, SequenceNumber, ValueKind};
+use crate::storage::ReadFile;
+
+/// An SSTable open for reading.
+#[derive(Debug)]
+pub struct Table {
+    file: Arc<dyn ReadFile>,
+    path: String,
+    meta: TableMeta,
+    cache: Cache,
+    pub(super) index: Index,
+}
+
+/// A page of each column.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    pub keys: Arc<KeysPage>,
+    pub values: Arc<BytesPage>,
+    pub seqs: Arc<IntsPage>,
+    /// `None` where all rows share a kind.
+    pub kinds: Option<Arc<IntsPage>>,
+}
+
+impl Table {
+    /// Opens the table that `meta` describes; `path` names it in errors.
+    ///
+    /// # Errors
+    /// `Corruption` where length or checksum are not those recorded, or the
+    /// tail does not decode; `Io`.
+    pub fn open(file: Arc<dyn ReadFile>, path: String, meta: &TableMeta, cache: Cache) -> Result<Table> {
+        let size = file.size()?;
+        if size != meta.bytes {
+            let what = format!("the file has {size} bytes, and {} in the manifest", meta.bytes);
+            return Err(Error::corruption(path, size.min(meta.bytes), what));
+        }
+        let tail_bytes = usize::try_from(meta.bytes.saturating_sub(meta.tail_offset))
+            .map_err(|_| Error::Unsupported(format!("{path} is too large for this machine")))?;
+        let tail = file.read_at(meta.tail_offset, tail_bytes)?;
+        if xxhash_rust::xxh64::xxh64(&tail, 0) != meta.tail_checksum {
+            let what = "the checksum of indexes and footer is not the one in the manifest";
+            return Err(Error::corruption(path, meta.tail_offset, what));
+        }
+        let index = Index::decode(&tail, &path, meta)?;
+        Ok(Table { file, path, meta: meta.clone(), cache, index })
+    }
+
+    /// The newest version of `key`, whose [`hash_key`] is `hash`, at or before
+    /// `seq`. Reads at most two pages where statistics decide between versions.
+    pub fn get(&self, key: &[u8], hash: u64, seq: SequenceNumber) -> Result<Option<Found>> {
+        let Some(last) = self.index.last_at_or_below(key) else { return Ok(None) };
+        if !self.filter(self.index.group_of(last))?.may_hold(hash) {
+            return Ok(None);
+        }
+        for page in self.index.first_holding(key, last)..=last {
+            let keys = self.keys(page)?;
+            let start = keys.lower_bound(key);
+            let end = (start..keys.rows()).find(|row| keys.get(*row) != key).unwrap_or(keys.rows());
+            if start < end
+                && let Some(row) = self.visible_row(page, start..end, seq)?
+            {
+                return self.found(page, row).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of `rows`, which are versions of one key, at or before `seq`.
+    fn visible_row(
+        &self,
+        page: usize,
+        mut rows: std::ops::Range<usize>,
+        seq: SequenceNumber,
+    ) -> Result<Option<usize>> {
+        let entry = &self.index.pages[page];
+        if entry.seq_max <= seq.0 as i64 {
+            return Ok(Some(rows.start));
+        }
+        if entry.seq_min > seq.0 as i64 {
+            return Ok(None);
+        }
+        let seqs = self.ints(page, SEQ)?;
+        Ok(rows.find(|row| seqs.get(*row) <= seq.0 as i64))
+    }
+
+    fn found(&self, page: usize, row: usize) -> Result<Found> {
+        let kind = match self.index.pages[page].kind {
+            Some(kind) => kind,
+            None => self.kind(page, self.ints(page, KIND)?.get(row))?,
+        };
+        let value = match kind {
+            ValueKind::Delete => Bytes::new(),
+            ValueKind::Put | ValueKind::Merge => self.values(page)?.slice(row),
+        };
+        Ok(Found { kind, value })
+    }
+
+    /// A cursor over all entries.
+    pub fn cursor(self: Arc<Self>) -> TableCursor {
+        TableCursor::new(self)
+    }
+
+    /// Reads and checks every byte; answers how many. See [`super::verify`].
+    pub fn verify(&self) -> Result<u64> {
+        super::verify::verify(self)
+    }
+
+    pub(super) fn meta(&self) -> &TableMeta {
+        &self.meta
+    }
+
+    /// Corruption of a page of a column.
+    pub(super) fn corrupt(&self, page: usize, column: usize, what: &str) -> Error {
+        Error::corruption(&self.path, self.index.pages[page].offsets[column], what)
+    }
+
+    pub(super) fn corrupt_at(&self, offset: u64, what: &str) -> Error {
+        Error::corruption(&self.path, offset, what)
+    }
+
+    /// The kind that a page holds as `value`.
+    pub(super) fn kind(&self, page: usize, value: i64) -> Result<ValueKind> {
+        let kind = u8::try_from(value).ok().and_then(ValueKind::from_byte);
+        kind.ok_or_else(|| self.corrupt(page, KIND, "an unknown kind of entry"))
+    }
+
+    pub(super) fn read(&self, offset: u64, bytes: usize) -> Result<Bytes> {
+        self.file.read_at(offset, bytes)
+    }
+
+    fn raw(&self, page: usize, column: usize) -> Result<Bytes> {
+        let entry = &self.index.pages[page];
+        self.read(entry.offsets[column], entry.bytes[column] as usize)
+    }
+
+    // --- Through the cache ---------------------------------------------------
+
+    pub(super) fn keys(&self, page: usize) -> Result<Arc<KeysPage>> {
+        let offset = self.index.pages[page].offsets[KEY];
+        if let Some(Block::Keys(keys)) = self.cache.get(self.number(), offset) {
+            return Ok(keys);
+        }
+        let keys = self.decode_keys(page, &self.raw(page, KEY)?)?;
+        self.cache.insert(self.number(), offset, Block::Keys(Arc::clone(&keys)));
+        Ok(keys)
+    }
+
+    pub(super) fn values(&self, page: usize) -> Result<Arc<BytesPage>> {
+        let offset = self.index.pages[page].offsets[VALUE];
+        if let Some(Block::Values(values)) = self.cache.get(self.number(), offset) {
+            return Ok(values);
+        }
+        let values = self.decode_values(page, &self.raw(page, VALUE)?)?;
+        self.cache.insert(self.number(), offset, Block::Values(Arc::clone(&values)));
+        Ok(values)
+    }
+
+    pub(super) fn ints(&self, page: usize, column: usize) -> Result<Arc<IntsPage>> {
+        let offset = self.index.pages[page].offsets[column];
+        if let Some(Block::Ints(ints)) = self.cache.get(self.number(), offset) {
+            return Ok(ints);
+        }
+        let ints = self.decode_ints(page, column, &self.raw(page, column)?)?;
+        self.cache.insert(self.number(), offset, Block::Ints(Arc::clone(&ints)));
+        Ok(ints)
+    }
+
+    fn filter(&self, group: &GroupEntry) -> Result<Arc<Filter>> {
+        if let Some(Block::Filter(filter)) = self.cache.get(self.number(), group.filter_offset) {
+            return Ok(filter);
+        }
+        let filter = Arc::new(self.read_filter(group)?);
+        self.cache.insert(self.number(), group.filter_offset, Block::Filter(Arc::clone(&filter)));
+        Ok(filter)
+    }
+
+    pub(super) fn read_filter(&self, group: &GroupEntry) -> Result<Filter> {
+        let raw = self.read(group.filter_offset, group.filter_bytes as usize)?;
+        if xxhash_rust::xxh64::xxh64(&raw, 0) != group.filter_hash {
+            return Err(self.corrupt_at(group.filter_offset, "the checksum of the filter does not match"));
+        }
+        Filter::decode(&raw).map_err(|error| error.in_file(&self.path, group.filter_offset))
+    }
+
+    fn number(&self) -> FileNumber {
+        self.meta.number
+    }
+
+    // --- From raw bytes ------------------------------------------------------
+
+    pub(super) fn decode_keys(&self, page: usize, raw: &Bytes) -> Result<Arc<KeysPage>> {
+        let keys = self.decode(page, KEY, raw, BytesPage::decode)?;
+        Ok(Arc::new(KeysPage::new(keys)))
+    }
+
+    pub(super) fn decode_values(&self, page: usize, raw: &Bytes) -> Result<Arc<BytesPage>> {
+        self.decode(page, VALUE, raw, BytesPage::decode).map(Arc::new)
+    }
+
+    pub(super) fn decode_ints(&self, page: usize, column: usize, raw: &Bytes) -> Result<Arc<IntsPage>> {
+        self.decode(page, column, raw, |body, rows| IntsPage::decode(&body, rows)).map(Arc::new)
+    }
+
+    fn decode<T>(
+        &self,
+        page: usize,
+        column: usize,
+        raw: &Bytes,
+        decode: impl FnOnce(Bytes, usize) -> Decoded<T>,
+    ) -> Result<T> {
+        let entry = &self.index.pages[page];
+        let rows = entry.rows as usize;
+        let body = page::open(raw, entry.crcs[column], rows, CONTENTS[column]);
+        let decoded = body.and_then(|body| decode(body, rows));
+        decoded.map_err(|error: Malformed| error.in_file(&self.path, entry.offsets[column]))
+    }
+}

@@ -1,0 +1,326 @@
+//! Tables against an ordered list, against the reader of the parquet crate, and
+//! against damage.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::*;
+use crate::cursor::{Cursor, Found};
+use crate::error::{Error, Result};
+use crate::key::{EntryRef, ValueKind, compare_internal};
+use crate::storage::Storage;
+use crate::storage::memory::MemoryStorage;
+
+type Entry = (Vec<u8>, u64, ValueKind, Vec<u8>);
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % bound
+    }
+}
+
+const PATH: &str = "sst/1/000007.parquet";
+
+fn identity() -> TableIdentity {
+    TableIdentity { database_id: 5, number: FileNumber(7), keyspace: KeyspaceId(1), level: 0 }
+}
+
+fn write(storage: &MemoryStorage, entries: &[Entry], options: TableOptions) -> TableMeta {
+    for dir in ["sst", "sst/1"] {
+        storage.create_dir(dir).unwrap();
+    }
+    let _ = storage.remove(PATH);
+    let file = storage.create(PATH).unwrap();
+    let mut writer = TableWriter::new(file, PATH.into(), identity(), options).unwrap();
+    for (key, seq, kind, value) in entries {
+        writer.add(EntryRef { key, seq: SequenceNumber(*seq), kind: *kind, value }).unwrap();
+    }
+    assert_eq!(writer.entries(), entries.len() as u64);
+    writer.finish().unwrap()
+}
+
+fn open(storage: &MemoryStorage, meta: &TableMeta, cache_bytes: u64) -> Result<Table> {
+    Table::open(storage.open(PATH)?, PATH.into(), meta, Cache::new(cache_bytes))
+}
+
+/// Sorted entries with many versions of some keys.
+fn entries(random: &mut Random, count: usize) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for seq in 1..=count as u64 {
+        let key = match random.below(12) {
+            0 => b"hot".to_vec(),
+            1 => vec![b'l'; 250 + random.below(12) as usize],
+            2 => [vec![b'm'; 300], random.below(4).to_be_bytes().to_vec()].concat(),
+            3 => Vec::new(),
+            _ => format!("key{:05}", random.below(3000)).into_bytes(),
+        };
+        let value = (0..random.below(90)).map(|_| random.below(4) as u8).collect();
+        match random.below(5) {
+            0 => entries.push((key, seq, ValueKind::Delete, Vec::new())),
+            _ => entries.push((key, seq, ValueKind::Put, value)),
+        }
+    }
+    sort(&mut entries);
+    entries
+}
+
+fn sort(entries: &mut [Entry]) {
+    entries.sort_by(|a, b| compare_internal((&a.0, SequenceNumber(a.1)), (&b.0, SequenceNumber(b.1))));
+}
+
+fn small() -> TableOptions {
+    TableOptions { page_rows: 8, page_value_bytes: 300, row_group_rows: 100, ..TableOptions::default() }
+}
+
+fn get(table: &Table, key: &[u8], seq: u64) -> Option<Found> {
+    table.get(key, hash_key(key), SequenceNumber(seq)).unwrap()
+}
+
+#[test]
+fn gets_find_the_newest_visible_version() {
+    for seed in 0..6 {
+        let mut random = Random(seed);
+        let entries = entries(&mut random, 1500);
+        let storage = MemoryStorage::new();
+        let options = if seed % 2 == 0 { small() } else { TableOptions::default() };
+        let meta = write(&storage, &entries, options);
+        let table = open(&storage, &meta, 1 << 20).unwrap();
+        assert_eq!(table.verify().unwrap(), meta.bytes);
+        for _ in 0..4000 {
+            let key = match random.below(3) {
+                0 => format!("key{:05}", random.below(3000)).into_bytes(),
+                _ => entries[random.below(entries.len() as u64) as usize].0.clone(),
+            };
+            let seq = random.below(1600);
+            let expected = entries.iter().find(|entry| entry.0 == key && entry.1 <= seq);
+            let expected = expected.map(|entry| Found { kind: entry.2, value: entry.3.clone().into() });
+            assert_eq!(get(&table, &key, seq), expected, "seed {seed}, key {key:?} at {seq}");
+        }
+    }
+}
+
+#[test]
+fn cursors_walk_like_a_list() {
+    for seed in 0..8 {
+        let mut random = Random(seed + 100);
+        let entries = entries(&mut random, 900);
+        let storage = MemoryStorage::new();
+        let meta = write(&storage, &entries, if seed % 3 == 0 { TableOptions::default() } else { small() });
+        let mut cursor = Arc::new(open(&storage, &meta, 1 << 16).unwrap()).cursor();
+        let mut at: Option<usize> = None;
+        for _ in 0..6000 {
+            let probe = entries[random.below(entries.len() as u64) as usize].0.clone();
+            let seq = SequenceNumber(random.below(1000));
+            let lower = entries
+                .partition_point(|e| compare_internal((&e.0, SequenceNumber(e.1)), (&probe, seq)).is_lt());
+            match (random.below(40), at) {
+                (0, _) => {
+                    cursor.seek_first().unwrap();
+                    at = Some(0);
+                }
+                (1, _) => {
+                    cursor.seek_last().unwrap();
+                    at = Some(entries.len() - 1);
+                }
+                (2, _) => {
+                    cursor.seek(&probe, seq).unwrap();
+                    at = (lower < entries.len()).then_some(lower);
+                }
+                (3, _) => {
+                    cursor.seek_before(&probe, seq).unwrap();
+                    at = lower.checked_sub(1);
+                }
+                (4..=25, Some(index)) => {
+                    cursor.next().unwrap();
+                    at = (index + 1 < entries.len()).then_some(index + 1);
+                }
+                (_, Some(index)) => {
+                    cursor.prev().unwrap();
+                    at = index.checked_sub(1);
+                }
+                _ => {}
+            }
+            let found = cursor.entry().map(|e| (e.key.to_vec(), e.seq.0, e.kind, e.value.to_vec()));
+            assert_eq!(found, at.map(|index| entries[index].clone()), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_parquet_crate_reads_the_same_rows() {
+    let mut random = Random(7);
+    let entries = entries(&mut random, 3000);
+    for compression in [Compression::None, Compression::Snappy] {
+        let storage = MemoryStorage::new();
+        let meta = write(&storage, &entries, TableOptions { compression, ..small() });
+        let file = Bytes::from(storage.read(PATH).unwrap());
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+        let facts = builder.metadata().file_metadata().key_value_metadata().unwrap().clone();
+        assert!(facts.iter().any(|fact| fact.key == "duramen.format" && fact.value.as_deref() == Some("1")));
+        let groups = builder.metadata().row_groups();
+        assert!(groups.len() > 10 && groups.iter().all(|group| group.sorting_columns().is_some()));
+        let mut rows = entries.iter();
+        for batch in builder.build().unwrap() {
+            let batch = batch.unwrap();
+            let (keys, values) = (batch.column(0).as_binary::<i32>(), batch.column(1).as_binary::<i32>());
+            let (seqs, kinds) =
+                (batch.column(2).as_primitive::<Int64Type>(), batch.column(3).as_primitive::<Int32Type>());
+            for row in 0..batch.num_rows() {
+                let (key, seq, kind, value) = rows.next().unwrap();
+                assert_eq!((keys.value(row), values.value(row)), (&key[..], &value[..]));
+                assert_eq!((seqs.value(row), kinds.value(row)), (*seq as i64, *kind as i32));
+            }
+        }
+        assert!(rows.next().is_none());
+        assert_eq!(meta.entries(), 3000);
+    }
+}
+
+#[test]
+fn large_keys_and_values() {
+    let big = |byte: u8| vec![byte; 64 << 10];
+    let mut entries: Vec<Entry> = vec![
+        (big(1), 1, ValueKind::Put, vec![9; 3 << 20]),
+        ([big(1), vec![0]].concat(), 2, ValueKind::Put, Vec::new()),
+        (big(2), 3, ValueKind::Put, vec![8; 100]),
+    ];
+    entries.extend((10..400).map(|seq| (big(3), seq, ValueKind::Put, vec![7; 50])));
+    sort(&mut entries);
+    let storage = MemoryStorage::new();
+    let meta = write(&storage, &entries, small());
+    let table = open(&storage, &meta, 1 << 20).unwrap();
+    assert_eq!(table.verify().unwrap(), meta.bytes);
+    for (key, seq, kind, value) in &entries {
+        assert_eq!(get(&table, key, *seq), Some(Found { kind: *kind, value: value.clone().into() }));
+    }
+    assert_eq!(get(&table, &big(3), 9), None);
+}
+
+#[test]
+fn a_get_reads_two_pages_and_a_filtered_miss_none() {
+    use crate::storage::trace::TraceStorage;
+    let entries: Vec<Entry> =
+        (0..5000).map(|i| (format!("{i:06}").into_bytes(), i + 1, ValueKind::Put, vec![b'v'; 100])).collect();
+    let storage = MemoryStorage::new();
+    let meta = write(&storage, &entries, TableOptions::default());
+    let trace = TraceStorage::new(Arc::new(storage));
+    let table = Table::open(trace.open(PATH).unwrap(), PATH.into(), &meta, Cache::new(1 << 20)).unwrap();
+    // The filter comes with the first get.
+    assert!(get(&table, b"002500", u64::MAX >> 1).is_some());
+    trace.take();
+    assert!(get(&table, b"004000", u64::MAX >> 1).is_some());
+    assert_eq!(trace.take().lines().count(), 2);
+    assert!(get(&table, b"002501", u64::MAX >> 1).is_some(), "same pages as the first");
+    assert_eq!(trace.take(), "");
+    let misses = (0..100).filter(|i| {
+        assert!(get(&table, format!("{i:06}x").as_bytes(), u64::MAX >> 1).is_none());
+        !trace.take().is_empty()
+    });
+    assert!(misses.count() < 5, "filters answer for absent keys");
+}
+
+/// Reads everything there is: every answer is right, or some part refuses.
+fn survey(storage: &MemoryStorage, meta: &TableMeta, entries: &[Entry]) -> Result<()> {
+    let table = open(storage, meta, 1 << 20)?;
+    for (key, seq, kind, value) in entries {
+        let found = table.get(key, hash_key(key), SequenceNumber(*seq))?;
+        assert_eq!(found, Some(Found { kind: *kind, value: value.clone().into() }), "a wrong answer");
+    }
+    table.verify().map(drop)
+}
+
+/// Reads whatever can be read.
+fn wander(storage: &MemoryStorage, meta: &TableMeta, entries: &[Entry]) -> Result<()> {
+    let table = Arc::new(open(storage, meta, 1 << 20)?);
+    let _ = table.verify();
+    for (key, seq, ..) in entries {
+        let _ = table.get(key, hash_key(key), SequenceNumber(*seq));
+    }
+    let mut cursor = table.cursor();
+    cursor.seek_first()?;
+    while cursor.entry().is_some() {
+        cursor.next()?;
+    }
+    cursor.seek_last()?;
+    while cursor.entry().is_some() {
+        cursor.prev()?;
+    }
+    Ok(())
+}
+
+fn damaged_input() -> (MemoryStorage, TableMeta, Vec<Entry>) {
+    let mut entries = entries(&mut Random(3), 60);
+    entries.retain(|entry| entry.0.len() < 100);
+    let storage = MemoryStorage::new();
+    let meta = write(&storage, &entries, TableOptions { page_rows: 10, row_group_rows: 30, ..small() });
+    survey(&storage, &meta, &entries).unwrap();
+    (storage, meta, entries)
+}
+
+#[test]
+fn a_flipped_bit_in_any_byte_is_detected() {
+    let (storage, meta, entries) = damaged_input();
+    let whole = storage.read(PATH).unwrap();
+    for at in 0..whole.len() {
+        let mut bad = whole.clone();
+        bad[at] ^= 1 << (at % 8);
+        storage.write(PATH, bad);
+        match survey(&storage, &meta, &entries) {
+            Err(Error::Corruption { file, .. }) => assert_eq!(file, PATH),
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_length_but_the_right_one_is_refused() {
+    let (storage, meta, entries) = damaged_input();
+    let whole = storage.read(PATH).unwrap();
+    for len in (0..whole.len()).chain([whole.len() + 1]) {
+        let mut bad = whole.clone();
+        bad.resize(len, 0);
+        storage.write(PATH, bad);
+        assert!(matches!(survey(&storage, &meta, &entries), Err(Error::Corruption { .. })), "{len} bytes");
+    }
+}
+
+#[test]
+fn a_tail_with_the_right_checksum_is_still_not_trusted() {
+    let (storage, meta, entries) = damaged_input();
+    let whole = storage.read(PATH).unwrap();
+    let tail = meta.tail_offset as usize;
+    for at in tail..whole.len() {
+        for mask in [0xff, 0x01, 0x80] {
+            let mut bad = whole.clone();
+            bad[at] ^= mask;
+            let meta =
+                TableMeta { tail_checksum: xxhash_rust::xxh64::xxh64(&bad[tail..], 0), ..meta.clone() };
+            storage.write(PATH, bad);
+            // Who makes up checksums may make up answers, but nothing panics.
+            let _ = wander(&storage, &meta, &entries);
+        }
+    }
+}
+
+#[test]
+fn entries_must_come_in_order() {
+    let storage = MemoryStorage::new();
+    for dir in ["sst", "sst/1"] {
+        storage.create_dir(dir).unwrap();
+    }
+    let file = storage.create(PATH).unwrap();
+    let mut writer = TableWriter::new(file, PATH.into(), identity(), TableOptions::default()).unwrap();
+    let entry = |key, seq| EntryRef { key, seq: SequenceNumber(seq), kind: ValueKind::Put, value: b"" };
+    writer.add(entry(b"b", 5)).unwrap();
+    assert!(writer.add(entry(b"b", 5)).is_err());
+    assert!(writer.add(entry(b"b", 6)).is_err());
+    assert!(writer.add(entry(b"a", 9)).is_err());
+    writer.add(entry(b"b", 4)).unwrap();
+}

@@ -1,0 +1,81 @@
+//! Reads a whole table and checks what the checksums cannot: that pages,
+//! indexes, filters and the manifest tell the same story.
+
+use super::TableMeta;
+use super::filter::hash_key;
+use super::index::MAGIC;
+use super::schema::{KEY, KIND, SEQ};
+use super::table::Table;
+use crate::error::Result;
+use crate::key::{SequenceNumber, ValueKind, compare_internal};
+
+/// Checks every byte of `table`; answers how many there are.
+pub(super) fn verify(table: &Table) -> Result<u64> {
+    if table.read(0, MAGIC.len())? != MAGIC[..] {
+        return Err(table.corrupt_at(0, "the file does not begin as a Parquet file"));
+    }
+    let mut windows = super::cursor::Windows::default();
+    let mut before: Option<(Vec<u8>, SequenceNumber)> = None;
+    let mut found = TableMeta { puts: 0, deletes: 0, merges: 0, ..table.meta().clone() };
+    found.seq_min = SequenceNumber::MAX;
+    found.seq_max = SequenceNumber(0);
+    let mut first = true;
+    for (ordinal, group) in table.index.groups.iter().enumerate() {
+        let end = table.index.groups.get(ordinal + 1).map_or(table.index.pages.len(), |next| next.first_page);
+        let filter = table.read_filter(group)?;
+        for page in group.first_page..end {
+            let rows = windows.rows(table, page, true)?;
+            let kinds = windows.kinds(table, page)?;
+            let entry = &table.index.pages[page];
+            let lower = table.index.bound(page);
+            if rows.keys.get(0) < lower || before.as_ref().is_some_and(|(key, _)| key.as_slice() > lower) {
+                return Err(table.corrupt(page, KEY, "keys outside the bounds in the index"));
+            }
+            let (mut seq_min, mut seq_max) = (i64::MAX, i64::MIN);
+            for row in 0..rows.keys.rows() {
+                let (key, seq) = (rows.keys.get(row), rows.seqs.get(row));
+                (seq_min, seq_max) = (seq_min.min(seq), seq_max.max(seq));
+                let Ok(number) = u64::try_from(seq) else {
+                    return Err(table.corrupt(page, SEQ, "a negative sequence number"));
+                };
+                let seq = SequenceNumber(number);
+                if let Some((before_key, before_seq)) = &before
+                    && compare_internal((before_key, *before_seq), (key, seq)).is_ge()
+                {
+                    return Err(table.corrupt(page, KEY, "entries out of order"));
+                }
+                if !filter.may_hold(hash_key(key)) {
+                    return Err(
+                        table.corrupt_at(group.filter_offset, "the filter lacks a key of its row group")
+                    );
+                }
+                let kind = table.kind(page, kinds.get(row))?;
+                if entry.kind.is_some_and(|uniform| uniform != kind) {
+                    return Err(table.corrupt(page, KIND, "a kind outside the bounds in the index"));
+                }
+                match kind {
+                    ValueKind::Put => found.puts += 1,
+                    ValueKind::Delete => found.deletes += 1,
+                    ValueKind::Merge => found.merges += 1,
+                }
+                if std::mem::take(&mut first) {
+                    found.key_min = key.to_vec();
+                }
+                let (last_key, last_seq) = before.get_or_insert_with(|| (Vec::new(), seq));
+                last_key.clear();
+                last_key.extend_from_slice(key);
+                *last_seq = seq;
+            }
+            if (seq_min, seq_max) != (entry.seq_min, entry.seq_max) {
+                return Err(table.corrupt(page, SEQ, "sequence numbers outside the bounds in the index"));
+            }
+            found.seq_min = found.seq_min.min(SequenceNumber(seq_min as u64));
+            found.seq_max = found.seq_max.max(SequenceNumber(seq_max as u64));
+        }
+    }
+    found.key_max = before.map(|(key, _)| key).unwrap_or_default();
+    if found != *table.meta() {
+        return Err(table.corrupt_at(0, "the entries are not those that the manifest describes"));
+    }
+    Ok(table.meta().bytes)
+}

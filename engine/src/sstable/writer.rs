@@ -1,0 +1,529 @@
+//! Writes an SSTable, one row group in memory at a time.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use parquet::basic::{BoundaryOrder, Compression as Codec, Encoding, EncodingMask, Type as PhysicalType};
+use parquet::data_type::ByteArray;
+use parquet::file::metadata::page_index::{PageIndex, PageIndexBuilder};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, ColumnChunkMetaDataBuilder, ColumnIndexBuilder, FileMetaData, KeyValue,
+    OffsetIndexBuilder, ParquetMetaDataBuilder, ParquetMetaDataWriter, RowGroupMetaData,
+};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
+use parquet::file::statistics::{Statistics, ValueStatistics};
+use parquet::file::writer::TrackedWrite;
+use parquet::schema::types::SchemaDescriptor;
+use xxhash_rust::xxh64::Xxh64;
+
+use super::bounds;
+use super::filter::{self, hash_key};
+use super::integrity::Integrity;
+use super::page::{PageEncoder, PageTooLarge, Written};
+use super::schema::{self, KEY, KIND, SEQ, VALUE};
+use super::{COLUMNS, TableIdentity, TableMeta, TableOptions};
+use crate::error::{Error, Result};
+use crate::key::{EntryRef, SequenceNumber, ValueKind, compare_internal};
+use crate::options::Compression;
+use crate::storage::AppendFile;
+use crate::sync::lock;
+
+/// Pages grow past their limits by this factor rather than part the versions of
+/// a key.
+const STRETCH: usize = 4;
+
+/// An SSTable being written. Entries come in order; nothing counts before
+/// [`TableWriter::finish`].
+pub struct TableWriter {
+    name: String,
+    identity: TableIdentity,
+    options: TableOptions,
+    schema: Arc<SchemaDescriptor>,
+    sink: Sink,
+    out: TrackedWrite<Sink>,
+    encoder: PageEncoder,
+    page: PageRows,
+    group: GroupRows,
+    integrity: Integrity,
+    row_groups: Vec<RowGroupMetaData>,
+    column_indexes: Vec<Vec<Option<ColumnIndexMetaData>>>,
+    offset_indexes: Vec<Vec<Option<OffsetIndexMetaData>>>,
+    /// What is known of the entries so far; `None` before the first.
+    meta: Option<TableMeta>,
+    last_seq: SequenceNumber,
+    /// Last key of the page before the one being filled.
+    last_of_page: Vec<u8>,
+}
+
+/// Rows of the page that is being filled.
+#[derive(Default)]
+struct PageRows {
+    keys: Vec<u8>,
+    key_lengths: Vec<i64>,
+    values: Vec<u8>,
+    value_lengths: Vec<i64>,
+    seqs: Vec<i64>,
+    kinds: Vec<i64>,
+}
+
+impl PageRows {
+    fn rows(&self) -> usize {
+        self.seqs.len()
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.key_lengths.clear();
+        self.values.clear();
+        self.value_lengths.clear();
+        self.seqs.clear();
+        self.kinds.clear();
+    }
+}
+
+/// The row group that is being filled: its encoded pages.
+#[derive(Default)]
+struct GroupRows {
+    chunks: [Vec<u8>; COLUMNS],
+    /// Bytes of each chunk before compression.
+    uncompressed: [usize; COLUMNS],
+    pages: Vec<PageInfo>,
+    hashes: Vec<u64>,
+    rows: usize,
+}
+
+/// A page of every column.
+struct PageInfo {
+    rows: usize,
+    /// Bytes in each column.
+    bytes: [usize; COLUMNS],
+    key_bounds: (Vec<u8>, Vec<u8>),
+    seqs: (i64, i64),
+    kinds: (i64, i64),
+}
+
+impl TableWriter {
+    /// Begins a table in `file`, named `name` in errors.
+    pub fn new(
+        file: Box<dyn AppendFile>,
+        name: String,
+        identity: TableIdentity,
+        options: TableOptions,
+    ) -> Result<TableWriter> {
+        let sink = Sink(Arc::new(Mutex::new(SinkState { file, failure: None, tail: None })));
+        let mut writer = TableWriter {
+            schema: schema::schema().map_err(|error| refused(&name, &error))?,
+            out: TrackedWrite::new(sink.clone()),
+            sink,
+            name,
+            identity,
+            options,
+            encoder: PageEncoder::default(),
+            page: PageRows::default(),
+            group: GroupRows::default(),
+            integrity: Integrity::default(),
+            row_groups: Vec::new(),
+            column_indexes: Vec::new(),
+            offset_indexes: Vec::new(),
+            meta: None,
+            last_seq: SequenceNumber(0),
+            last_of_page: Vec::new(),
+        };
+        writer.write(b"PAR1")?;
+        Ok(writer)
+    }
+
+    /// Adds an entry.
+    ///
+    /// # Errors
+    /// `InvalidArgument` unless it comes after the one before in internal-key
+    /// order; `Io`. After an error the table is given up.
+    pub fn add(&mut self, entry: EntryRef<'_>) -> Result<()> {
+        let new_key = match &self.meta {
+            None => true,
+            Some(meta) => {
+                let before = (meta.key_max.as_slice(), self.last_seq);
+                if compare_internal(before, (entry.key, entry.seq)).is_ge() {
+                    return Err(Error::invalid(format!("{}: entries must come in order", self.name)));
+                }
+                meta.key_max != entry.key
+            }
+        };
+        self.cut(new_key, entry.value.len())?;
+        let page = &mut self.page;
+        page.keys.extend_from_slice(entry.key);
+        page.key_lengths.push(entry.key.len() as i64);
+        page.values.extend_from_slice(entry.value);
+        page.value_lengths.push(entry.value.len() as i64);
+        page.seqs.push(entry.seq.0 as i64);
+        page.kinds.push(i64::from(entry.kind as u8));
+        if new_key {
+            self.group.hashes.push(hash_key(entry.key));
+        }
+        self.note(entry);
+        Ok(())
+    }
+
+    fn note(&mut self, entry: EntryRef<'_>) {
+        let meta = self.meta.get_or_insert_with(|| TableMeta {
+            number: self.identity.number,
+            keyspace: self.identity.keyspace,
+            bytes: 0,
+            tail_offset: 0,
+            tail_checksum: 0,
+            key_min: entry.key.to_vec(),
+            key_max: Vec::new(),
+            seq_min: entry.seq,
+            seq_max: entry.seq,
+            puts: 0,
+            deletes: 0,
+            merges: 0,
+            range_deletes: 0,
+            expires_min: 0,
+            expires_max: 0,
+        });
+        meta.key_max.clear();
+        meta.key_max.extend_from_slice(entry.key);
+        meta.seq_min = meta.seq_min.min(entry.seq);
+        meta.seq_max = meta.seq_max.max(entry.seq);
+        match entry.kind {
+            ValueKind::Put => meta.puts += 1,
+            ValueKind::Delete => meta.deletes += 1,
+            ValueKind::Merge => meta.merges += 1,
+        }
+        self.last_seq = entry.seq;
+    }
+
+    /// Bytes written and waiting to be written, roughly what the file would
+    /// have if it were finished now.
+    pub fn estimated_bytes(&self) -> u64 {
+        let waiting: usize = self.group.chunks.iter().map(Vec::len).sum();
+        (self.out.bytes_written() + waiting + self.page.keys.len() + self.page.values.len()) as u64
+    }
+
+    /// Entries so far.
+    pub fn entries(&self) -> u64 {
+        self.meta.as_ref().map_or(0, TableMeta::entries)
+    }
+
+    /// Writes what waits, the indexes and the footer, and syncs the file. The
+    /// caller syncs its name.
+    ///
+    /// # Errors
+    /// `InvalidArgument` without entries; `Io`.
+    pub fn finish(mut self) -> Result<TableMeta> {
+        self.finish_page()?;
+        self.finish_group()?;
+        let Some(mut meta) = self.meta.take() else {
+            return Err(Error::invalid(format!("{}: a table needs at least one entry", self.name)));
+        };
+        self.flush()?;
+        let tail_offset = self.out.bytes_written();
+        lock(&self.sink.0).tail = Some(Xxh64::new(0));
+        let private = self.integrity.encode();
+        self.write(&private)?;
+        let footer = self.footer(&meta, tail_offset, private.len());
+        let TableWriter { name, sink, out, row_groups, column_indexes, offset_indexes, .. } = self;
+        let indexes = page_indexes(column_indexes, offset_indexes);
+        let metadata = ParquetMetaDataBuilder::new(footer).set_row_groups(row_groups);
+        let metadata = metadata.set_page_index(Some(Arc::new(indexes))).build();
+        let written = ParquetMetaDataWriter::new_with_tracked(out, &metadata).finish();
+        let mut state = lock(&sink.0);
+        if let Some(failure) = state.failure.take() {
+            return Err(failure);
+        }
+        written.map_err(|error| refused(&name, &error))?;
+        state.file.sync_data()?;
+        meta.bytes = state.file.len();
+        meta.tail_offset = tail_offset as u64;
+        meta.tail_checksum = state.tail.as_ref().map_or(0, Xxh64::digest);
+        Ok(meta)
+    }
+
+    fn footer(&self, meta: &TableMeta, tail_offset: usize, private_bytes: usize) -> FileMetaData {
+        let facts = [
+            ("duramen.format", "1".to_owned()),
+            ("duramen.database", format!("{:016x}", self.identity.database_id)),
+            ("duramen.file", meta.number.0.to_string()),
+            ("duramen.keyspace", meta.keyspace.0.to_string()),
+            ("duramen.level", self.identity.level.to_string()),
+            ("duramen.comparator", "bytewise".to_owned()),
+            ("duramen.seq_min", meta.seq_min.0.to_string()),
+            ("duramen.seq_max", meta.seq_max.0.to_string()),
+            ("duramen.private", format!("{tail_offset}:{private_bytes}")),
+        ];
+        let facts = facts.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect();
+        let created_by = format!("duramen version {}", env!("CARGO_PKG_VERSION"));
+        let rows = meta.entries() as i64;
+        let orders = Some(schema::column_orders());
+        FileMetaData::new(2, rows, Some(created_by), Some(facts), Arc::clone(&self.schema), orders)
+    }
+
+    /// Before an entry: ends the page, and the row group, if they are full.
+    fn cut(&mut self, new_key: bool, value_bytes: usize) -> Result<()> {
+        let rows = self.page.rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        let TableOptions { page_rows, page_value_bytes, .. } = self.options;
+        let bytes = self.page.values.len() + value_bytes;
+        let stretch = if new_key { 1 } else { STRETCH };
+        if rows < page_rows * stretch && bytes <= page_value_bytes * stretch {
+            return Ok(());
+        }
+        self.finish_page()?;
+        let group_bytes: usize = self.group.chunks.iter().map(Vec::len).sum();
+        let full =
+            self.group.rows >= self.options.row_group_rows || group_bytes >= self.options.row_group_bytes;
+        // A key belongs to one row group, so that one filter answers for it.
+        if full && new_key {
+            self.finish_group()?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the page into the row group.
+    fn finish_page(&mut self) -> Result<()> {
+        let (page, group) = (&self.page, &mut self.group);
+        let rows = page.rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        let compress = self.options.compression == Compression::Snappy;
+        let encoder = &mut self.encoder;
+        let [keys, values, seqs, kinds] = &mut group.chunks;
+        let mut encode = || -> Result<[Written; COLUMNS], PageTooLarge> {
+            Ok([
+                encoder.bytes(keys, &page.key_lengths, &page.keys, false)?,
+                encoder.bytes(values, &page.value_lengths, &page.values, compress)?,
+                encoder.ints(seqs, &page.seqs)?,
+                encoder.ints(kinds, &page.kinds)?,
+            ])
+        };
+        let too_large = |PageTooLarge| Error::invalid(format!("{}: a page of more than 2 GiB", self.name));
+        let written = encode().map_err(too_large)?;
+        for (total, page) in group.uncompressed.iter_mut().zip(&written) {
+            *total += page.uncompressed;
+        }
+        let first = &page.keys[..page.key_lengths[0] as usize];
+        let last = &page.keys[page.keys.len() - page.key_lengths[rows - 1] as usize..];
+        group.pages.push(PageInfo {
+            rows,
+            bytes: written.map(|page| page.bytes),
+            key_bounds: (bounds::lower(&self.last_of_page, first), bounds::upper(last)),
+            seqs: min_max(&page.seqs),
+            kinds: min_max(&page.kinds),
+        });
+        group.rows += rows;
+        self.last_of_page.clear();
+        self.last_of_page.extend_from_slice(last);
+        self.integrity.pages.push(written.map(|page| page.crc));
+        self.page.clear();
+        Ok(())
+    }
+
+    /// Writes the row group: its chunks, then its filter.
+    fn finish_group(&mut self) -> Result<()> {
+        let group = std::mem::take(&mut self.group);
+        if group.rows == 0 {
+            return Ok(());
+        }
+        let group_offset = self.out.bytes_written();
+        let filter = filter::build(&group.hashes, self.options.bloom_bits_per_key);
+        let filter_offset = group_offset + group.chunks.iter().map(Vec::len).sum::<usize>();
+        let mut chunks = Vec::with_capacity(COLUMNS);
+        let mut offset_indexes = Vec::with_capacity(COLUMNS);
+        for (column, chunk) in group.chunks.iter().enumerate() {
+            let offset = self.out.bytes_written();
+            self.write(chunk)?;
+            offset_indexes.push(Some(offset_index(&group.pages, column, offset)));
+            let chunk = self.chunk(&group, column, offset);
+            chunks.push(match column {
+                KEY => chunk
+                    .set_bloom_filter_offset(Some(filter_offset as i64))
+                    .set_bloom_filter_length(Some(filter.len() as i32)),
+                _ => chunk,
+            });
+        }
+        self.write(&filter)?;
+        self.integrity.filters.push(xxhash_rust::xxh64::xxh64(&filter, 0));
+        let build = || -> parquet::errors::Result<_> {
+            let columns = chunks.into_iter().map(|chunk| chunk.build()).collect::<Result<Vec<_>, _>>()?;
+            let row_group = RowGroupMetaData::builder(Arc::clone(&self.schema))
+                .set_num_rows(group.rows as i64)
+                .set_total_byte_size(group.uncompressed.iter().sum::<usize>() as i64)
+                .set_ordinal(self.row_groups.len() as i32)
+                .set_file_offset(group_offset as i64)
+                .set_sorting_columns(Some(schema::sorting_columns()))
+                .set_column_metadata(columns);
+            Ok((row_group.build()?, column_indexes(&group.pages)?))
+        };
+        let (row_group, indexes) = build().map_err(|error| refused(&self.name, &error))?;
+        self.row_groups.push(row_group);
+        self.column_indexes.push(indexes);
+        self.offset_indexes.push(offset_indexes);
+        Ok(())
+    }
+
+    fn chunk(&self, group: &GroupRows, column: usize, offset: usize) -> ColumnChunkMetaDataBuilder {
+        let codec = match self.options.compression {
+            Compression::Snappy if column == VALUE => Codec::SNAPPY,
+            _ => Codec::UNCOMPRESSED,
+        };
+        let encoding = match column {
+            KEY | VALUE => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+            _ => Encoding::DELTA_BINARY_PACKED,
+        };
+        let chunk = ColumnChunkMetaData::builder(self.schema.column(column))
+            .set_compression(codec)
+            .set_encodings_mask(EncodingMask::new_from_encodings([encoding].iter()))
+            .set_num_values(group.rows as i64)
+            .set_total_compressed_size(group.chunks[column].len() as i64)
+            .set_total_uncompressed_size(group.uncompressed[column] as i64)
+            .set_data_page_offset(offset as i64);
+        match statistics(&group.pages, column) {
+            Some(statistics) => chunk.set_statistics(statistics),
+            None => chunk,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.out.write_all(bytes);
+        self.outcome(written)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let flushed = self.out.flush();
+        self.outcome(flushed)
+    }
+
+    /// The storage's own error for a failure that came through [`Write`].
+    fn outcome(&self, written: io::Result<()>) -> Result<()> {
+        written.map_err(|error| {
+            let failure = lock(&self.sink.0).failure.take();
+            failure.unwrap_or_else(|| Error::io("append to", &self.name, error))
+        })
+    }
+}
+
+fn min_max(values: &[i64]) -> (i64, i64) {
+    values.iter().fold((i64::MAX, i64::MIN), |(min, max), value| (min.min(*value), max.max(*value)))
+}
+
+fn offset_index(pages: &[PageInfo], column: usize, chunk_offset: usize) -> OffsetIndexMetaData {
+    let mut index = OffsetIndexBuilder::new();
+    let mut offset = chunk_offset;
+    for page in pages {
+        index.append_offset_and_size(offset as i64, page.bytes[column] as i32);
+        index.append_row_count(page.rows as i64);
+        offset += page.bytes[column];
+    }
+    index.build()
+}
+
+fn column_indexes(pages: &[PageInfo]) -> parquet::errors::Result<Vec<Option<ColumnIndexMetaData>>> {
+    let index = |physical, order, bounds: &dyn Fn(&PageInfo) -> (Vec<u8>, Vec<u8>)| {
+        let mut index = ColumnIndexBuilder::new(physical);
+        index.set_boundary_order(order);
+        for page in pages {
+            let (min, max) = bounds(page);
+            index.append(false, min, max, 0, None);
+        }
+        index.build()
+    };
+    let long = |(min, max): (i64, i64)| (min.to_le_bytes().to_vec(), max.to_le_bytes().to_vec());
+    let int =
+        |(min, max): (i64, i64)| ((min as i32).to_le_bytes().to_vec(), (max as i32).to_le_bytes().to_vec());
+    let unordered = BoundaryOrder::UNORDERED;
+    Ok(vec![
+        Some(index(PhysicalType::BYTE_ARRAY, BoundaryOrder::ASCENDING, &|page| page.key_bounds.clone())?),
+        None,
+        Some(index(PhysicalType::INT64, unordered, &|page| long(page.seqs))?),
+        Some(index(PhysicalType::INT32, unordered, &|page| int(page.kinds))?),
+    ])
+}
+
+/// Bounds of a whole chunk; none for values.
+fn statistics(pages: &[PageInfo], column: usize) -> Option<Statistics> {
+    let range = |of: fn(&PageInfo) -> (i64, i64)| {
+        let min = pages.iter().map(|page| of(page).0).min();
+        min.zip(pages.iter().map(|page| of(page).1).max())
+    };
+    match column {
+        KEY => {
+            let min = ByteArray::from(pages.first()?.key_bounds.0.clone());
+            let max = ByteArray::from(pages.last()?.key_bounds.1.clone());
+            // Whether a bound is a key is not told apart from what it rounds.
+            let bounds = ValueStatistics::new(Some(min), Some(max), None, Some(0), false);
+            Some(Statistics::ByteArray(bounds.with_min_is_exact(false).with_max_is_exact(false)))
+        }
+        SEQ => {
+            let (min, max) = range(|page| page.seqs)?;
+            Some(Statistics::Int64(ValueStatistics::new(Some(min), Some(max), None, Some(0), false)))
+        }
+        KIND => {
+            let (min, max) = range(|page| page.kinds)?;
+            let (min, max) = (min as i32, max as i32);
+            Some(Statistics::Int32(ValueStatistics::new(Some(min), Some(max), None, Some(0), false)))
+        }
+        _ => None,
+    }
+}
+
+fn page_indexes(
+    column_indexes: Vec<Vec<Option<ColumnIndexMetaData>>>,
+    offset_indexes: Vec<Vec<Option<OffsetIndexMetaData>>>,
+) -> PageIndex {
+    let mut indexes = PageIndexBuilder::new(column_indexes.len(), COLUMNS);
+    for (group, columns) in column_indexes.into_iter().enumerate() {
+        for (column, index) in columns.into_iter().enumerate() {
+            if let Some(index) = index {
+                indexes.put_column_index(index, group, column);
+            }
+        }
+    }
+    for (group, columns) in offset_indexes.into_iter().enumerate() {
+        for (column, index) in columns.into_iter().enumerate() {
+            if let Some(index) = index {
+                indexes.put_offset_index(index, group, column);
+            }
+        }
+    }
+    indexes.build()
+}
+
+fn refused(name: &str, error: &parquet::errors::ParquetError) -> Error {
+    Error::io("write", name, io::Error::other(error.to_string()))
+}
+
+/// The file behind [`Write`], which the writer of the footer asks for. Shared,
+/// because that writer keeps what it is given.
+#[derive(Clone)]
+struct Sink(Arc<Mutex<SinkState>>);
+
+struct SinkState {
+    file: Box<dyn AppendFile>,
+    /// What the storage said, which [`Write`] has no room for.
+    failure: Option<Error>,
+    /// Hash of the tail, once it has begun.
+    tail: Option<Xxh64>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = lock(&self.0);
+        if let Err(failure) = state.file.append(bytes) {
+            state.failure = Some(failure);
+            return Err(io::Error::other("the storage failed"));
+        }
+        if let Some(tail) = &mut state.tail {
+            tail.update(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
