@@ -1,166 +1,177 @@
-//! TEMPORARY in-memory stand-in so that hosts can be built in parallel; the real
-//! engine replaces this file.
+//! The database: its handle, and how it opens and closes.
+
 use std::collections::BTreeMap;
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-use bytes::Bytes;
-
-use crate::api::{Database, Page, PageBuilder, Progress, Scan, ScanRange, SnapshotId};
-use crate::batch::{WriteBatch, decode};
+use crate::api::SnapshotId;
+use crate::background::{Background, Lane};
+use crate::core::Core;
+use crate::edit::Item;
 use crate::error::{Error, Result};
-use crate::key::{KeyspaceId, ValueKind};
-use crate::options::{Budget, Durability, Options};
-use crate::stats::{KeyspaceStats, RunStats, Stats, VerifyReport};
+use crate::key::SequenceNumber;
+use crate::options::Options;
+use crate::recovery;
 use crate::storage::Storage;
+use crate::sync::lock;
+use crate::write::WritePath;
 
-type Map = BTreeMap<(KeyspaceId, Vec<u8>), Bytes>;
+mod batch;
+mod database;
+mod keyspace;
+mod rows;
+mod snapshot;
 
-#[derive(Default)]
-struct State {
-    names: Vec<String>,
-    map: Map,
-    snapshots: BTreeMap<u64, Map>,
-    next: u64,
-}
+pub use batch::Batch;
+pub use keyspace::Keyspace;
+pub use rows::Rows;
+pub use snapshot::Snapshot;
 
-/// A database.
+/// An open database. Clones share it; it is closed when the last clone, and the
+/// last [`Keyspace`], [`Snapshot`] and [`Rows`], is gone.
 #[derive(Clone)]
 pub struct Db {
-    state: Arc<Mutex<State>>,
-    options: Options,
+    engine: Arc<Engine>,
+}
+
+/// What all handles of a database share.
+struct Engine {
+    parts: Arc<Parts>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    /// Snapshots by id, for callers that hold no handles.
+    snapshots: Mutex<BTreeMap<SnapshotId, SequenceNumber>>,
+}
+
+/// What worker threads share with the handles.
+struct Parts {
+    core: Core,
+    writes: WritePath,
+    background: Background,
 }
 
 impl Db {
-    /// Opens a directory.
-    pub fn open(_path: impl AsRef<Path>, options: Options) -> Result<Db> {
-        Ok(Db { state: Arc::default(), options })
+    /// Opens the database in a directory, created if need be.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the directory is something else, or there is
+    /// none and the options forbid to create it; `Locked` while another opener
+    /// has it; `Unsupported` where a newer program wrote it; `Corruption`. The
+    /// directory is left as it was.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Db> {
+        Db::open_with(Arc::new(crate::storage::fs::FsStorage::new(path.as_ref())), options)
     }
-    /// Opens over any storage.
-    pub fn open_with(_storage: Arc<dyn Storage>, options: Options) -> Result<Db> {
-        Ok(Db { state: Arc::default(), options })
-    }
-    fn with<R>(&self, snapshot: Option<SnapshotId>, f: impl FnOnce(&Map) -> R) -> Result<R> {
-        let state = self.state.lock().map_err(|_| Error::invalid("poisoned"))?;
-        match snapshot {
-            None => Ok(f(&state.map)),
-            Some(id) => state.snapshots.get(&id.0).map(f).ok_or_else(|| Error::invalid("no such snapshot")),
+
+    /// Opens the database in any storage.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_with(storage: Arc<dyn Storage>, options: Options) -> Result<Db> {
+        let core = recovery::open(storage, options)?;
+        let writes = WritePath::new(core.visible());
+        let parts = Arc::new(Parts { core, writes, background: Background::default() });
+        let mut workers = Vec::new();
+        if parts.core.threaded() {
+            for (name, lane) in [("duramen-flush", Lane::Flush), ("duramen-compact", Lane::Compaction)] {
+                let shared = Arc::clone(&parts);
+                let worker = std::thread::Builder::new()
+                    .name(name.into())
+                    .spawn(move || shared.background.work(&shared.core, lane));
+                match worker {
+                    Ok(worker) => workers.push(worker),
+                    Err(source) => {
+                        let started = Engine { parts, workers: Mutex::new(workers), snapshots: Mutex::default() };
+                        drop(started);
+                        return Err(Error::io("start a thread for", name, source));
+                    }
+                }
+            }
         }
+        let engine = Engine { parts, workers: Mutex::new(workers), snapshots: Mutex::default() };
+        Ok(Db { engine: Arc::new(engine) })
+    }
+
+    /// The keyspace `name`, created if it does not exist; durable on return.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is empty, longer than 255 bytes or has
+    /// control characters.
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        self.core().check_open()?;
+        let inner = self.core().create_keyspace(name)?;
+        Ok(Keyspace { engine: Arc::clone(&self.engine), inner })
+    }
+
+    /// A batch over any keyspaces of this database.
+    pub fn batch(&self) -> Batch {
+        Batch::new(Arc::clone(&self.engine))
+    }
+
+    /// What is visible now, for as long as the snapshot lives.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(Arc::clone(&self.engine))
+    }
+
+    fn core(&self) -> &Core {
+        &self.engine.parts.core
     }
 }
 
-struct Rows(std::vec::IntoIter<(Vec<u8>, Bytes)>);
-impl Scan for Rows {
-    fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
-        let mut page = PageBuilder::default();
-        while page.is_empty() || page.len() < bytes_max {
-            let Some((k, v)) = self.0.next() else { break };
-            page.push(&k, &v);
-        }
-        Ok(page.finish())
+impl Engine {
+    /// Commits a batch, with the background work that goes with it.
+    fn commit(&self, batch: crate::WriteBatch, durability: crate::Durability) -> Result<()> {
+        let Parts { core, writes, background } = &*self.parts;
+        let bytes = batch.encoded_bytes() as u64;
+        background.make_room(core)?;
+        writes.commit(core, batch, durability)?;
+        background.pay(core, bytes);
+        Ok(())
     }
-}
 
-impl Database for Db {
-    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
-        if let Some(id) = self.find_keyspace(name)? {
-            return Ok(id);
+    /// Ends the workers and gives up what they were at.
+    fn stop(&self) {
+        let Parts { core, background, .. } = &*self.parts;
+        background.stop(core);
+        for worker in lock(&self.workers).drain(..) {
+            // A worker that panicked has left its inputs as they were.
+            let _ = worker.join();
         }
-        let mut state = self.state.lock().map_err(|_| Error::invalid("poisoned"))?;
-        state.names.push(name.to_owned());
-        Ok(KeyspaceId(state.names.len() as u32))
+        background.abandon(core);
     }
-    fn find_keyspace(&self, name: &str) -> Result<Option<KeyspaceId>> {
-        Ok(self.keyspaces()?.into_iter().find(|k| k.0 == name).map(|k| k.1))
-    }
-    fn keyspaces(&self) -> Result<Vec<(String, KeyspaceId)>> {
-        let state = self.state.lock().map_err(|_| Error::invalid("poisoned"))?;
-        Ok(state.names.iter().enumerate().map(|(i, n)| (n.clone(), KeyspaceId(i as u32 + 1))).collect())
-    }
-    fn get(&self, keyspace: KeyspaceId, key: &[u8], snapshot: Option<SnapshotId>) -> Result<Option<Bytes>> {
-        self.with(snapshot, |map| map.get(&(keyspace, key.to_vec())).cloned())
-    }
-    fn multi_get(
-        &self,
-        keyspace: KeyspaceId,
-        keys: &[&[u8]],
-        snapshot: Option<SnapshotId>,
-    ) -> Result<Vec<Option<Bytes>>> {
-        keys.iter().map(|key| self.get(keyspace, key, snapshot)).collect()
-    }
-    fn write(&self, batch: WriteBatch, _durability: Durability) -> Result<()> {
-        batch.check(self.options.batch_limits())?;
-        let encoded = Bytes::from(batch.into_encoded());
-        let mut state = self.state.lock().map_err(|_| Error::invalid("poisoned"))?;
-        for op in decode(&encoded) {
-            let op = op.map_err(|e| Error::invalid(e.what))?;
-            let (key, value) = op.slices(&encoded);
-            match op.kind {
-                ValueKind::Put => state.map.insert((op.keyspace, key.to_vec()), value),
-                _ => state.map.remove(&(op.keyspace, key.to_vec())),
-            };
-        }
-        Ok(())
-    }
-    fn snapshot(&self) -> Result<SnapshotId> {
-        let mut state = self.state.lock().map_err(|_| Error::invalid("poisoned"))?;
-        state.next += 1;
-        let (id, map) = (state.next, state.map.clone());
-        state.snapshots.insert(id, map);
-        Ok(SnapshotId(id))
-    }
-    fn release(&self, snapshot: SnapshotId) -> Result<()> {
-        let mut state = self.state.lock().map_err(|_| Error::invalid("poisoned"))?;
-        state.snapshots.remove(&snapshot.0).map(drop).ok_or_else(|| Error::invalid("no such snapshot"))
-    }
-    fn scan(
-        &self,
-        keyspace: KeyspaceId,
-        range: &ScanRange,
-        snapshot: Option<SnapshotId>,
-    ) -> Result<Box<dyn Scan>> {
-        use std::ops::RangeBounds;
-        let bounds = (range.start.clone(), range.end.clone());
-        let mut rows: Vec<_> = self.with(snapshot, |map| {
-            map.iter()
-                .filter(|((ks, k), _)| *ks == keyspace && bounds.contains(k))
-                .map(|((_, k), v)| (k.clone(), v.clone()))
-                .collect()
-        })?;
-        if range.reverse {
-            rows.reverse();
-        }
-        Ok(Box::new(Rows(rows.into_iter())))
-    }
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-    fn compact(&self) -> Result<()> {
-        Ok(())
-    }
-    fn sync(&self) -> Result<()> {
-        Ok(())
-    }
-    fn verify(&self) -> Result<VerifyReport> {
-        Ok(VerifyReport::default())
-    }
-    fn stats(&self) -> Result<Stats> {
-        let keyspaces = self
-            .keyspaces()?
-            .into_iter()
-            .map(|(name, id)| KeyspaceStats {
-                id,
-                name,
-                runs: vec![RunStats { level: 1, files: 2, bytes: 12345678, entries: 1000, tombstones: 3 }],
-                ..Default::default()
-            })
-            .collect();
-        Ok(Stats { keyspaces, ..Default::default() })
-    }
-    fn maintain(&self, _budget: Budget) -> Result<Progress> {
-        Ok(Progress::Done)
-    }
+
+    /// See [`crate::Database::close`].
     fn close(&self) -> Result<()> {
-        Ok(())
+        let core = &self.parts.core;
+        core.check_open()?;
+        self.stop();
+        let sealed = self.parts.writes.close(core).and_then(|last_seq| {
+            let mut manifest = lock(&core.manifest);
+            core.commit(&mut manifest, &[Item::CleanClose(last_seq)])
+        });
+        core.close();
+        match sealed {
+            // Poisoned before: there is nothing more to save.
+            Err(Error::Poisoned(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let core = self.core();
+        f.debug_struct("Db")
+            .field("storage", &core.storage.describe())
+            .field("last_sequence", &core.visible.load(Relaxed))
+            .finish_non_exhaustive()
     }
 }

@@ -78,6 +78,25 @@ impl Error {
         Error::InvalidArgument(what.into())
     }
 
+    /// The same error once more, for another caller that shares its fate.
+    pub(crate) fn duplicate(&self) -> Error {
+        match self {
+            Error::Io { operation, file, source } => {
+                let source = std::io::Error::new(source.kind(), source.to_string());
+                Error::Io { operation, file: file.clone(), source }
+            }
+            Error::Corruption { file, offset, what } => {
+                Error::Corruption { file: file.clone(), offset: *offset, what: what.clone() }
+            }
+            Error::InvalidArgument(what) => Error::InvalidArgument(what.clone()),
+            Error::Locked(what) => Error::Locked(what.clone()),
+            Error::Conflict { key } => Error::Conflict { key: key.clone() },
+            Error::Poisoned(what) => Error::Poisoned(what.clone()),
+            Error::Unsupported(what) => Error::Unsupported(what.clone()),
+            Error::Stalled(what) => Error::Stalled(what.clone()),
+        }
+    }
+
     /// True if the storage said that the file does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)

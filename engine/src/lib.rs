@@ -2,28 +2,41 @@
 //! Parquet files.
 
 pub mod api;
+mod background;
 pub mod batch;
+pub mod cache;
+mod compaction;
+mod core;
 pub mod current;
 pub mod cursor;
 pub mod db;
 pub mod edit;
 pub mod error;
 pub mod filename;
+mod flush;
+mod job;
 pub mod key;
+mod keyspace;
 pub mod manifest;
 pub mod memtable;
 mod merge;
 pub mod options;
+mod read;
 pub mod record;
+mod recovery;
+mod snapshots;
 pub mod sstable;
 pub mod stats;
 pub mod storage;
 mod sync;
+mod verify;
+mod version;
 pub mod wal;
+mod write;
 
 pub use api::{Database, Progress, Scan, ScanRange, SnapshotId};
 pub use batch::WriteBatch;
-pub use db::Db;
+pub use db::{Batch, Db, Keyspace, Rows, Snapshot};
 pub use error::{Error, Result};
 pub use key::{FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 pub use options::{Background, Budget, Compression, Durability, Options};

@@ -59,6 +59,11 @@ fn id(number: FileNumber, database_id: u64) -> LogId {
 
 /// Reads the live manifest and changes nothing; `None` if there is no database.
 ///
+/// Where the names of files are not durable a power loss may have taken some:
+/// then the answer is the latest state all of whose files are there, if need be
+/// of the generation before. In that mode no file is removed in the session
+/// that stopped to need it.
+///
 /// # Errors
 /// `Corruption` where `CURRENT` or the manifest is damaged, `Unsupported` for a
 /// newer format.
@@ -67,29 +72,74 @@ pub fn load(storage: &dyn Storage) -> Result<Option<Loaded>> {
         CurrentState::Live(current) => current,
         CurrentState::Missing | CurrentState::Incomplete => return Ok(None),
     };
-    let path = filename::manifest(current.manifest);
-    let file = storage.open(&path).map_err(|error| {
-        if error.is_not_found() {
-            return Error::corruption(filename::CURRENT, 0, format!("{path}, which is live, does not exist"));
+    let live = filename::manifest(current.manifest);
+    if current.names_durable {
+        let whole = fold(storage, &current, current.manifest, |_| Ok(true))?;
+        let missing = || Error::corruption(filename::CURRENT, 0, format!("{live}, which is live, does not exist"));
+        return whole.ok_or_else(missing).map(Some);
+    }
+    let previous = match current.other {
+        OtherSlot::Previous(number) => Some(number),
+        OtherSlot::Empty | OtherSlot::Invalid => None,
+    };
+    for number in [Some(current.manifest), previous].into_iter().flatten() {
+        let loaded = fold(storage, &current, number, |state| files_exist(storage, state))?;
+        if loaded.is_some() {
+            return Ok(loaded);
         }
-        error
-    })?;
+    }
+    let what = format!("neither {live} nor the manifest before has all the files it names");
+    Err(Error::corruption(filename::CURRENT, 0, what))
+}
+
+/// The last acceptable state of a manifest; `None` without one, or without the
+/// file.
+fn fold(
+    storage: &dyn Storage,
+    current: &Current,
+    number: FileNumber,
+    acceptable: impl Fn(&State) -> Result<bool>,
+) -> Result<Option<Loaded>> {
+    let path = filename::manifest(number);
+    let file = match storage.open(&path) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        other => other?,
+    };
     // An edit that a crash has torn was not acknowledged, and nothing was
     // removed on the strength of it.
-    let id = id(current.manifest, current.database_id);
-    let mut log = LogReader::open(file, id, Tail::MayBeTorn, EDIT_BYTES_MAX)?;
+    let mut log =
+        LogReader::open(file, id(number, current.database_id), Tail::MayBeTorn, EDIT_BYTES_MAX)?;
     let mut state = State::default();
+    let mut accepted = None;
     let mut edits = 0_u64;
     while let Some(frame) = log.next_frame()? {
         let items = decode(&frame.payload, &path, frame.offset + FRAME_HEADER_BYTES as u64)?;
         state.apply(&items).map_err(|what| Error::corruption(&path, frame.offset, what))?;
+        if acceptable(&state)? {
+            accepted = Some(state.clone());
+        }
         edits += 1;
     }
     if edits == 0 {
         // The first edit was synced before CURRENT named the file.
         return Err(Error::corruption(path, log.valid_bytes(), "the first version edit is missing"));
     }
-    Ok(Some(Loaded { state, current, bytes: log.valid_bytes() }))
+    let bytes = log.valid_bytes();
+    Ok(accepted.map(|state| Loaded { state, current: *current, bytes }))
+}
+
+fn files_exist(storage: &dyn Storage, state: &State) -> Result<bool> {
+    let wals = state.wals.keys().map(|number| filename::wal(*number));
+    let tables = state.keyspaces.iter().flat_map(|(id, record)| {
+        record.tables.keys().map(|number| filename::sst(*id, *number))
+    });
+    for path in wals.chain(tables) {
+        match storage.open(&path) {
+            Err(error) if error.is_not_found() => return Ok(false),
+            other => drop(other?),
+        }
+    }
+    Ok(true)
 }
 
 impl Manifest {

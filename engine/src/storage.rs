@@ -46,6 +46,10 @@ pub trait Storage: Send + Sync + Debug {
     /// slots of `CURRENT` only; `offset + bytes.len()` must lie within the file.
     fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()>;
 
+    /// Makes every byte of an existing file survive power loss, whoever wrote
+    /// it: what a killed process left is not synced yet.
+    fn sync(&self, path: &str) -> Result<()>;
+
     /// Creates a directory if it is not there.
     fn create_dir(&self, path: &str) -> Result<()>;
 

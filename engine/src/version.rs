@@ -7,6 +7,7 @@
 //! file that a compaction has replaced is removed when the last version that
 //! names it goes.
 
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -104,6 +105,21 @@ impl Run {
         self.tables.get(index).filter(|table| table.meta.key_min.as_slice() <= key)
     }
 
+    /// The tables that may hold a key between the bounds.
+    pub fn within(&self, start: &Bound<Vec<u8>>, end: &Bound<Vec<u8>>) -> &[Arc<TableHandle>] {
+        let from = self.tables.partition_point(|table| match start {
+            Bound::Unbounded => false,
+            Bound::Included(key) => table.meta.key_max < *key,
+            Bound::Excluded(key) => table.meta.key_max <= *key,
+        });
+        let to = self.tables.partition_point(|table| match end {
+            Bound::Unbounded => true,
+            Bound::Included(key) => table.meta.key_min <= *key,
+            Bound::Excluded(key) => table.meta.key_min < *key,
+        });
+        self.tables.get(from..to).unwrap_or_default()
+    }
+
     /// True if some key between `min` and `max`, both included, may be here.
     pub fn overlaps(&self, min: &[u8], max: &[u8]) -> bool {
         let index = self.tables.partition_point(|table| table.meta.key_max.as_slice() < min);
@@ -194,7 +210,7 @@ impl RunCursor {
         let keep = matches!(&self.current, Some((at, _)) if *at == index);
         let cursor = match self.current.take() {
             Some((_, cursor)) if keep => cursor,
-            _ => Box::new(self.tables[index].table()?.cursor()),
+            _ => self.tables[index].table()?.cursor(),
         };
         Ok(self.current.insert((index, cursor)).1.as_mut())
     }

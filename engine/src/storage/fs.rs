@@ -304,6 +304,11 @@ impl Storage for FsStorage {
         sync_file(&file).map_err(|source| Error::io("sync", path, source))
     }
 
+    fn sync(&self, path: &str) -> Result<()> {
+        let file = self.open_file("sync", path, OFlags::WRONLY)?;
+        sync_file(&file).map_err(|source| Error::io("sync", path, source))
+    }
+
     fn create_dir(&self, path: &str) -> Result<()> {
         let operation = "create directory";
         if path.is_empty() {

@@ -127,6 +127,10 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn sync(&self, path: &str) -> Result<()> {
+        hold(&self.state).file("sync", path).map(drop)
+    }
+
     fn create_dir(&self, path: &str) -> Result<()> {
         let mut state = hold(&self.state);
         if state.has_dir(path) {

@@ -97,6 +97,10 @@ impl Storage for TraceStorage {
         self.trace.change(text, self.inner.overwrite(path, offset, bytes))
     }
 
+    fn sync(&self, path: &str) -> Result<()> {
+        self.trace.change(format!("sync {path}"), self.inner.sync(path))
+    }
+
     fn create_dir(&self, path: &str) -> Result<()> {
         self.trace.change(format!("create_dir {}", dir(path)), self.inner.create_dir(path))
     }

@@ -1,0 +1,342 @@
+//! What every part of an open database shares: its files, its keyspaces and
+//! what is visible.
+//!
+//! Order of locks: writer (of the write path), manifest, catalog, view. Whoever
+//! holds one takes only later ones.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::edit::{Item, Placed, check_name};
+use crate::error::{Error, Result};
+use crate::filename;
+use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
+use crate::keyspace::{Keyspace, View};
+use crate::manifest::Manifest;
+use crate::options::{Background, Options};
+use crate::snapshots::Snapshots;
+use crate::sstable::TableMeta;
+use crate::storage::{Lock, Storage};
+use crate::sync::{lock, read, write};
+use crate::version::{TableHandle, Version};
+
+/// Memtables of one keyspace that may wait for their flush.
+const IMMUTABLE_MAX: usize = 3;
+
+/// Runs of level 0 of one keyspace at which writers wait for compactions: each
+/// costs every get a look at its index and filter.
+const LEVEL_0_RUNS_MAX: usize = 20;
+
+/// The shared state of an open database.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub storage: Arc<dyn Storage>,
+    pub options: Options,
+    pub cache: Cache,
+    pub database_id: u64,
+    /// False where names of files cannot be synced; then nothing is removed
+    /// before the next open.
+    pub names_durable: bool,
+    pub snapshots: Snapshots,
+    pub counters: Counters,
+    pub work: Signal,
+    pub progress: Signal,
+    /// Highest sequence number that readers may see.
+    pub visible: AtomicU64,
+    pub manifest: Mutex<Manifest>,
+    /// Number of the WAL that takes batches; `u64::MAX` while there is none.
+    /// Changed to a WAL only with the manifest locked.
+    pub current_wal: AtomicU64,
+    /// WALs that take no more batches, and their length.
+    pub old_wals: Mutex<BTreeMap<FileNumber, u64>>,
+    catalog: RwLock<Catalog>,
+    next_file: AtomicU64,
+    poison: OnceLock<String>,
+    closed: AtomicBool,
+    /// True while writers must wait for background work.
+    behind: AtomicBool,
+    _lock: Box<dyn Lock>,
+}
+
+/// Keyspaces by id.
+type Catalog = BTreeMap<KeyspaceId, Arc<Keyspace>>;
+
+/// What recovery hands to a new [`Core`].
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub storage: Arc<dyn Storage>,
+    pub options: Options,
+    pub cache: Cache,
+    pub manifest: Manifest,
+    pub keyspaces: Vec<Arc<Keyspace>>,
+    pub old_wals: BTreeMap<FileNumber, u64>,
+    pub last_seq: SequenceNumber,
+    pub next_file: FileNumber,
+    pub counters: Counters,
+    pub lock: Box<dyn Lock>,
+}
+
+impl Core {
+    pub fn new(parts: Parts) -> Core {
+        Core {
+            database_id: parts.manifest.current().database_id,
+            names_durable: parts.manifest.current().names_durable,
+            storage: parts.storage,
+            options: parts.options,
+            cache: parts.cache,
+            snapshots: Snapshots::default(),
+            counters: parts.counters,
+            work: Signal::default(),
+            progress: Signal::default(),
+            visible: AtomicU64::new(parts.last_seq.0),
+            manifest: Mutex::new(parts.manifest),
+            current_wal: AtomicU64::new(u64::MAX),
+            old_wals: Mutex::new(parts.old_wals),
+            catalog: RwLock::new(parts.keyspaces.into_iter().map(|k| (k.id, k)).collect()),
+            next_file: AtomicU64::new(parts.next_file.0),
+            poison: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
+            _lock: parts.lock,
+        }
+    }
+
+    /// True if worker threads do the background work.
+    pub fn threaded(&self) -> bool {
+        self.options.background == Background::Threads && !cfg!(target_family = "wasm")
+    }
+
+    pub fn new_file(&self) -> FileNumber {
+        FileNumber(self.next_file.fetch_add(1, Relaxed))
+    }
+
+    /// The sequence number that a read begun now reads at. Load the view
+    /// before: what is visible then is in the view, and what the view lacks is
+    /// not missed but not yet seen.
+    pub fn visible(&self) -> SequenceNumber {
+        SequenceNumber(self.visible.load(Acquire))
+    }
+
+    // --- Whether calls are answered -------------------------------------------
+
+    /// # Errors
+    /// `InvalidArgument` once the database is closed.
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed.load(Acquire) {
+            return Err(Error::invalid("the database is closed"));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Poisoned` after a failure that leaves what is durable unknown.
+    pub fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        match self.poison.get() {
+            Some(why) => Err(Error::Poisoned(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses calls from now on; false if they already were.
+    pub fn close(&self) -> bool {
+        !self.closed.swap(true, Release)
+    }
+
+    /// Looks at the outcome of a change to the log or the manifest: after a
+    /// failed sync, or where another writer has taken over, nothing more may be
+    /// written.
+    pub fn note<T>(&self, outcome: Result<T>) -> Result<T> {
+        if let Err(Error::Poisoned(why) | Error::Locked(why)) = &outcome {
+            let _ = self.poison.set(why.clone());
+            self.progress.raise();
+        }
+        outcome
+    }
+
+    /// True while more memtables or level 0 runs wait than may.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Relaxed)
+    }
+
+    /// Looks again whether writers must wait, after memtables or runs came or
+    /// went, and wakes whoever waits for either.
+    pub fn views_changed(&self) {
+        let immutable_max = if self.threaded() { IMMUTABLE_MAX } else { 1 };
+        let behind = self.keyspaces().iter().any(|keyspace| {
+            let view = keyspace.view();
+            let level_0 = view.version.runs.iter().filter(|run| run.level == 0).count();
+            view.immutable.len() > immutable_max || level_0 > LEVEL_0_RUNS_MAX
+        });
+        self.behind.store(behind, Relaxed);
+        self.work.raise();
+        self.progress.raise();
+    }
+
+    // --- Keyspaces -------------------------------------------------------------
+
+    /// # Errors
+    /// `InvalidArgument` for an id that does not exist.
+    pub fn keyspace(&self, id: KeyspaceId) -> Result<Arc<Keyspace>> {
+        let found = read(&self.catalog).get(&id).cloned();
+        found.ok_or_else(|| Error::invalid(format!("there is no keyspace with id {}", id.0)))
+    }
+
+    pub fn find_keyspace(&self, name: &str) -> Option<Arc<Keyspace>> {
+        read(&self.catalog).values().find(|keyspace| keyspace.name == name).cloned()
+    }
+
+    /// True if `test` holds for some keyspace.
+    pub fn keyspaces_any(&self, test: impl Fn(&Keyspace) -> bool) -> bool {
+        read(&self.catalog).values().any(|keyspace| test(keyspace))
+    }
+
+    /// All keyspaces in order of their ids.
+    pub fn keyspaces(&self) -> Vec<Arc<Keyspace>> {
+        read(&self.catalog).values().cloned().collect()
+    }
+
+    /// The keyspace `name`, created if it does not exist; durable on return.
+    pub fn create_keyspace(&self, name: &str) -> Result<Arc<Keyspace>> {
+        if let Some(found) = self.find_keyspace(name) {
+            return Ok(found);
+        }
+        self.check_writable()?;
+        check_name(name)?;
+        let mut manifest = lock(&self.manifest);
+        if let Some(found) = self.find_keyspace(name) {
+            return Ok(found);
+        }
+        let highest = read(&self.catalog).keys().next_back().map_or(0, |id| id.0);
+        let id = highest.checked_add(1).map(KeyspaceId);
+        let id = id.ok_or_else(|| Error::Unsupported("the database has no keyspace ids left".into()))?;
+        self.storage.create_dir(&filename::sst_dir(id))?;
+        self.storage.sync_dir(filename::SST_DIR)?;
+        let flushed_through = SequenceNumber(0);
+        self.commit(&mut manifest, &[Item::Keyspace { id, name: name.to_owned(), flushed_through }])?;
+        let keyspace = Arc::new(Keyspace::new(id, name.to_owned(), Version::default()));
+        write(&self.catalog).insert(id, Arc::clone(&keyspace));
+        Ok(keyspace)
+    }
+
+    // --- The manifest ------------------------------------------------------------
+
+    /// Makes an edit durable, and begins a new manifest where this one has
+    /// grown long.
+    ///
+    /// # Errors
+    /// Any error poisons the database, save `InvalidArgument`.
+    pub fn commit(&self, manifest: &mut Manifest, items: &[Item]) -> Result<()> {
+        self.check_writable()?;
+        let outcome = manifest.commit(items).map_err(unknown_outcome);
+        self.note(outcome)?;
+        if manifest.is_long() {
+            self.note(manifest.roll(self.new_file()).map_err(unknown_outcome))?;
+        }
+        Ok(())
+    }
+
+    pub fn table_handle(&self, meta: TableMeta) -> Arc<TableHandle> {
+        Arc::new(TableHandle::new(meta, Arc::clone(&self.storage), self.cache.clone()))
+    }
+
+    /// Makes the outcome of a flush or a compaction durable, then visible to
+    /// readers: tables go and come, WALs go, and `install` makes the new view.
+    pub fn install(
+        &self,
+        keyspace: &Keyspace,
+        manifest: &mut Manifest,
+        mut items: Vec<Item>,
+        removed: &[FileNumber],
+        added: Vec<Placed>,
+        install: impl FnOnce(&View, Version) -> View,
+    ) -> Result<()> {
+        items.extend(removed.iter().map(|number| Item::TableRemoved(keyspace.id, *number)));
+        items.extend(added.iter().cloned().map(Item::TableAdded));
+        self.commit(manifest, &items)?;
+        let before = keyspace.view().version.clone();
+        let mut placed: Vec<(Placed, Arc<TableHandle>)> = Vec::with_capacity(added.len());
+        for table in added {
+            // A table that moves to another level stays open.
+            let moved = before.tables().find(|handle| handle.meta().number == table.meta.number);
+            let handle = moved.cloned().unwrap_or_else(|| self.table_handle(table.meta.clone()));
+            placed.push((table, handle));
+        }
+        let kept: Vec<FileNumber> = placed.iter().map(|(table, _)| table.meta.number).collect();
+        keyspace.update(|view| install(view, view.version.edited(removed, placed)));
+        if self.names_durable {
+            let gone = |handle: &&Arc<TableHandle>| {
+                removed.contains(&handle.meta().number) && !kept.contains(&handle.meta().number)
+            };
+            before.tables().filter(gone).for_each(|handle| handle.retire());
+        }
+        self.views_changed();
+        Ok(())
+    }
+
+    /// Bytes of all WALs that take no more batches.
+    pub fn old_wal_bytes(&self) -> u64 {
+        lock(&self.old_wals).values().sum()
+    }
+}
+
+/// A manifest that could not be changed is in an unknown state.
+fn unknown_outcome(error: Error) -> Error {
+    match error {
+        Error::Poisoned(_) | Error::Locked(_) | Error::InvalidArgument(_) => error,
+        other => Error::Poisoned(format!("the manifest could not be written ({other})")),
+    }
+}
+
+/// Lets threads wait until something has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    count: Mutex<u64>,
+    raised: Condvar,
+}
+
+impl Signal {
+    /// How often it was raised; take it before looking at what may change.
+    pub fn count(&self) -> u64 {
+        *lock(&self.count)
+    }
+
+    /// Wakes everybody who waits.
+    pub fn raise(&self) {
+        *lock(&self.count) += 1;
+        self.raised.notify_all();
+    }
+
+    /// Waits until it has been raised since `seen`, or for `limit`; false after
+    /// a wait in vain.
+    pub fn wait(&self, seen: u64, limit: Duration) -> bool {
+        let count = lock(&self.count);
+        let outcome = self.raised.wait_timeout_while(count, limit, |count| *count == seen);
+        match outcome {
+            Ok((count, _)) => *count != seen,
+            Err(_) => true,
+        }
+    }
+}
+
+/// What [`crate::Stats`] counts.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub bytes_committed: AtomicU64,
+    pub commits: AtomicU64,
+    pub wal_syncs: AtomicU64,
+    pub flushes: AtomicU64,
+    pub flush_bytes: AtomicU64,
+    pub compactions: AtomicU64,
+    pub compaction_bytes_read: AtomicU64,
+    pub compaction_bytes_written: AtomicU64,
+    pub stall_ms: AtomicU64,
+    pub recovered_commits: AtomicU64,
+    pub recovered_bytes_dropped: AtomicU64,
+}

@@ -1,0 +1,210 @@
+//! [`Database`] for the native handle.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::{Db, Engine, Keyspace};
+use crate::api::{Database, Page, PageBuilder, Progress, Scan, ScanRange, SnapshotId};
+use crate::batch::WriteBatch;
+use crate::error::{Error, Result};
+use crate::key::{KeyspaceId, SequenceNumber};
+use crate::keyspace::View;
+use crate::options::{Budget, Durability};
+use crate::read::RowCursor;
+use crate::stats::{KeyspaceStats, RunStats, Stats, VerifyReport};
+use crate::sync::lock;
+use crate::verify;
+use crate::version::Run;
+
+impl Db {
+    fn handle(&self, id: KeyspaceId) -> Result<Keyspace> {
+        self.core().check_open()?;
+        Ok(Keyspace { engine: Arc::clone(&self.engine), inner: self.core().keyspace(id)? })
+    }
+
+    fn sequence_of(&self, snapshot: Option<SnapshotId>) -> Result<Option<SequenceNumber>> {
+        let Some(id) = snapshot else { return Ok(None) };
+        let found = lock(&self.engine.snapshots).get(&id).copied();
+        found.map(Some).ok_or_else(|| unknown_snapshot(id))
+    }
+}
+
+fn unknown_snapshot(id: SnapshotId) -> Error {
+    Error::invalid(format!("there is no snapshot {}; it may have been released", id.0))
+}
+
+impl Database for Db {
+    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
+        Ok(self.keyspace(name)?.id())
+    }
+
+    fn find_keyspace(&self, name: &str) -> Result<Option<KeyspaceId>> {
+        self.core().check_open()?;
+        Ok(self.core().find_keyspace(name).map(|keyspace| keyspace.id))
+    }
+
+    fn keyspaces(&self) -> Result<Vec<(String, KeyspaceId)>> {
+        self.core().check_open()?;
+        Ok(self.core().keyspaces().into_iter().map(|keyspace| (keyspace.name.clone(), keyspace.id)).collect())
+    }
+
+    fn get(&self, keyspace: KeyspaceId, key: &[u8], snapshot: Option<SnapshotId>) -> Result<Option<Bytes>> {
+        let seq = self.sequence_of(snapshot)?;
+        self.handle(keyspace)?.get_at(key, seq)
+    }
+
+    fn multi_get(
+        &self,
+        keyspace: KeyspaceId,
+        keys: &[&[u8]],
+        snapshot: Option<SnapshotId>,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let seq = self.sequence_of(snapshot)?;
+        self.handle(keyspace)?.multi_get_at(keys, seq)
+    }
+
+    fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
+        self.engine.commit(batch, durability)
+    }
+
+    fn snapshot(&self) -> Result<SnapshotId> {
+        let core = self.core();
+        core.check_open()?;
+        let mut snapshots = lock(&self.engine.snapshots);
+        let id = SnapshotId(snapshots.keys().next_back().map_or(1, |last| last.0 + 1));
+        snapshots.insert(id, core.snapshots.acquire(&core.visible));
+        Ok(id)
+    }
+
+    fn release(&self, snapshot: SnapshotId) -> Result<()> {
+        let seq = lock(&self.engine.snapshots).remove(&snapshot).ok_or_else(|| unknown_snapshot(snapshot))?;
+        self.core().snapshots.release(seq);
+        Ok(())
+    }
+
+    fn scan(
+        &self,
+        keyspace: KeyspaceId,
+        range: &ScanRange,
+        snapshot: Option<SnapshotId>,
+    ) -> Result<Box<dyn Scan>> {
+        let seq = self.sequence_of(snapshot)?;
+        let keyspace = self.handle(keyspace)?;
+        let view = keyspace.inner.view();
+        let seq = seq.unwrap_or_else(|| self.core().visible());
+        let bounds = (range.start.clone(), range.end.clone());
+        let rows = RowCursor::new(view, bounds, seq, range.reverse);
+        Ok(Box::new(PageScan { engine: Arc::clone(&self.engine), rows }))
+    }
+
+    fn flush(&self) -> Result<()> {
+        let parts = &self.engine.parts;
+        parts.writes.freeze_all(&parts.core)?;
+        parts.background.flush(&parts.core)
+    }
+
+    fn compact(&self) -> Result<()> {
+        self.flush()?;
+        self.engine.parts.background.compact(self.core())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.engine.parts.writes.sync(self.core())
+    }
+
+    fn verify(&self) -> Result<VerifyReport> {
+        self.core().check_open()?;
+        verify::verify(self.core(), &self.engine.parts.writes)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.core().check_open()?;
+        Ok(stats(&self.engine))
+    }
+
+    fn maintain(&self, budget: Budget) -> Result<Progress> {
+        self.engine.parts.background.maintain(self.core(), budget)
+    }
+
+    fn close(&self) -> Result<()> {
+        self.engine.close()
+    }
+}
+
+/// A scan that keeps its database open.
+struct PageScan {
+    engine: Arc<Engine>,
+    rows: RowCursor,
+}
+
+impl Scan for PageScan {
+    fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
+        self.engine.parts.core.check_open()?;
+        let mut page = PageBuilder::default();
+        while (page.is_empty() || page.len() < bytes_max) && self.rows.advance()? {
+            page.push(self.rows.key(), self.rows.value());
+        }
+        Ok(page.finish())
+    }
+}
+
+fn stats(engine: &Engine) -> Stats {
+    let core = &engine.parts.core;
+    let counters = &core.counters;
+    let (snapshots, oldest_snapshot) = core.snapshots.summary();
+    let current = engine.parts.writes.with_wal(|wal| wal.map(|wal| wal.bytes()));
+    let (old_wals, old_wal_bytes) = {
+        let wals = lock(&core.old_wals);
+        (wals.len() as u64, wals.values().sum::<u64>())
+    };
+    let keyspaces = core.keyspaces();
+    Stats {
+        keyspaces: keyspaces
+            .iter()
+            .map(|keyspace| keyspace_stats(keyspace.id, &keyspace.name, &keyspace.view()))
+            .collect(),
+        last_sequence: core.visible().0,
+        snapshots,
+        oldest_snapshot: oldest_snapshot.unwrap_or_default().0,
+        wal_files: old_wals + u64::from(current.is_some()),
+        wal_bytes: old_wal_bytes + current.unwrap_or(0),
+        bytes_committed: counters.bytes_committed.load(Relaxed),
+        commits: counters.commits.load(Relaxed),
+        wal_syncs: counters.wal_syncs.load(Relaxed),
+        flushes: counters.flushes.load(Relaxed),
+        flush_bytes: counters.flush_bytes.load(Relaxed),
+        compactions: counters.compactions.load(Relaxed),
+        compaction_bytes_read: counters.compaction_bytes_read.load(Relaxed),
+        compaction_bytes_written: counters.compaction_bytes_written.load(Relaxed),
+        stall_ms: counters.stall_ms.load(Relaxed),
+        cache_bytes: core.cache.bytes(),
+        cache_hits: core.cache.hits(),
+        cache_misses: core.cache.misses(),
+        recovered_commits: counters.recovered_commits.load(Relaxed),
+        recovered_bytes_dropped: counters.recovered_bytes_dropped.load(Relaxed),
+        names_durable: core.names_durable,
+    }
+}
+
+fn keyspace_stats(id: KeyspaceId, name: &str, view: &View) -> KeyspaceStats {
+    KeyspaceStats {
+        id,
+        name: name.to_owned(),
+        memtable_entries: view.memtables().map(|memory| memory.table.entries() as u64).sum(),
+        memtable_bytes: view.memtables().map(|memory| memory.table.bytes() as u64).sum(),
+        runs: view.version.runs.iter().map(run_stats).collect(),
+    }
+}
+
+fn run_stats(run: &Run) -> RunStats {
+    let tables = || run.tables.iter().map(|table| table.meta());
+    RunStats {
+        level: run.level,
+        files: run.tables.len() as u64,
+        bytes: run.bytes(),
+        entries: tables().map(|meta| meta.entries()).sum(),
+        tombstones: tables().map(|meta| meta.deletes).sum(),
+    }
+}

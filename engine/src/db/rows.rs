@@ -1,0 +1,91 @@
+//! Iterators over pairs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Keyspace;
+use crate::error::Result;
+use crate::key::SequenceNumber;
+use crate::keyspace::View;
+use crate::read::{Bounds, RowCursor};
+
+/// Key-value pairs of a range, from both ends; all as they were when the
+/// iterator was made. It ends after an error.
+pub struct Rows {
+    keyspace: Keyspace,
+    view: Arc<View>,
+    seq: SequenceNumber,
+    bounds: Bounds,
+    front: Option<RowCursor>,
+    back: Option<RowCursor>,
+    /// The last key that each end has answered: where they meet, it is over.
+    front_key: Option<Bytes>,
+    back_key: Option<Bytes>,
+    over: bool,
+}
+
+impl Rows {
+    pub(super) fn new(keyspace: Keyspace, bounds: Bounds, snapshot: Option<SequenceNumber>) -> Rows {
+        let core = &keyspace.engine.parts.core;
+        let view = keyspace.inner.view();
+        let seq = snapshot.unwrap_or_else(|| core.visible());
+        Rows {
+            view,
+            seq,
+            bounds,
+            keyspace,
+            front: None,
+            back: None,
+            front_key: None,
+            back_key: None,
+            over: false,
+        }
+    }
+
+    fn step(&mut self, reverse: bool) -> Result<Option<(Bytes, Bytes)>> {
+        self.keyspace.engine.parts.core.check_open()?;
+        let end = if reverse { &mut self.back } else { &mut self.front };
+        let cursor = end.get_or_insert_with(|| {
+            RowCursor::new(Arc::clone(&self.view), self.bounds.clone(), self.seq, reverse)
+        });
+        if !cursor.advance()? {
+            return Ok(None);
+        }
+        let key = Bytes::copy_from_slice(cursor.key());
+        let value = cursor.value().clone();
+        let met = match (reverse, &self.front_key, &self.back_key) {
+            (false, _, Some(back)) => key >= *back,
+            (true, Some(front), _) => key <= *front,
+            _ => false,
+        };
+        if met {
+            return Ok(None);
+        }
+        *(if reverse { &mut self.back_key } else { &mut self.front_key }) = Some(key.clone());
+        Ok(Some((key, value)))
+    }
+
+    fn next_from(&mut self, reverse: bool) -> Option<Result<(Bytes, Bytes)>> {
+        if self.over {
+            return None;
+        }
+        let row = self.step(reverse).transpose();
+        self.over = !matches!(row, Some(Ok(_)));
+        row
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<(Bytes, Bytes)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_from(false)
+    }
+}
+
+impl DoubleEndedIterator for Rows {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.next_from(true)
+    }
+}

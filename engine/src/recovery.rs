@@ -1,0 +1,337 @@
+//! Opening a database: what is on disk becomes a [`Core`].
+//!
+//! 1. Refuse a directory that is something else, take the lock, read `CURRENT`
+//!    and the manifest.
+//! 2. Check that every SSTable is there at its length.
+//! 3. Replay the WALs into memtables, up to a torn tail at most, and sync what
+//!    was read: a kill leaves bytes that a power loss could still take.
+//! 4. Write a new manifest, which fences older writers off and fixes where torn
+//!    WALs end, and make it live.
+//! 5. Remove files that nothing refers to.
+//!
+//! Nothing is changed before step 3 has succeeded, and a crash at any point
+//! leaves a database that opens the same way. A recovered WAL is never appended
+//! to; its memtables are flushed like any other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use crate::batch;
+use crate::cache::Cache;
+use crate::core::{Core, Counters, Parts};
+use crate::current::{self, CurrentState};
+use crate::edit::{Header, State, WalEnd, WalRecord};
+use crate::error::{Error, Result};
+use crate::filename::{self, FileKind};
+use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
+use crate::keyspace::Keyspace;
+use crate::manifest::{self, Loaded, Manifest};
+use crate::options::Options;
+use crate::storage::{Lock, Storage};
+use crate::version::{TableHandle, Version};
+use crate::wal;
+
+/// Longest batch that is read back, whatever the limits for new ones are.
+pub(crate) const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// Opens the database in `storage`, or creates it.
+pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Core> {
+    check_directory(&*storage, &options)?;
+    let lock = storage.lock()?;
+    match manifest::load(&*storage)? {
+        Some(loaded) => Recovery::new(storage, options, loaded)?.run(lock),
+        None => create(storage, options, lock),
+    }
+}
+
+/// Refuses, before anything is touched, a directory that holds no database and
+/// may not become one.
+fn check_directory(storage: &dyn Storage, options: &Options) -> Result<()> {
+    let names = storage.list("")?;
+    if names.iter().any(|name| name == filename::CURRENT) {
+        return Ok(());
+    }
+    let ours = [filename::LOCK, filename::MANIFEST_DIR, filename::WAL_DIR, filename::SST_DIR];
+    if let Some(name) = names.iter().find(|name| !ours.contains(&name.as_str())) {
+        return Err(Error::invalid(format!(
+            "{} is not a Duramen database (it holds {name:?} and no {}); name an empty or new directory to create one",
+            storage.describe(),
+            filename::CURRENT
+        )));
+    }
+    if !options.create_if_missing {
+        return Err(Error::invalid(format!("there is no database in {}", storage.describe())));
+    }
+    storage.create_dir("")
+}
+
+/// Creates a database, or finishes what an interrupted creation began.
+fn create(storage: Arc<dyn Storage>, options: Options, lock: Box<dyn Lock>) -> Result<Core> {
+    let first = FileNumber(1);
+    for path in list_files(&*storage)? {
+        match filename::parse(&path) {
+            // The creation ends with CURRENT, and only later come other files.
+            Some(FileKind::Manifest(number)) if number == first => {}
+            Some(_) => {
+                let what = format!("there is no live generation, though {path} exists; restore a backup");
+                return Err(Error::corruption(filename::CURRENT, 0, what));
+            }
+            None => {}
+        }
+    }
+    if current::read(&*storage)? == CurrentState::Incomplete {
+        storage.remove(filename::CURRENT)?;
+    }
+    for dir in [filename::MANIFEST_DIR, filename::WAL_DIR, filename::SST_DIR] {
+        storage.create_dir(dir)?;
+    }
+    match storage.remove(&filename::manifest(first)) {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
+    storage.sync_dir("")?;
+    let header = Header { epoch: 1, ..Header::default() };
+    let state = State { header, ..State::default() };
+    let id = options.environment.random();
+    let manifest = Manifest::create(Arc::clone(&storage), first, state, Err(id))?;
+    Ok(Core::new(Parts {
+        cache: Cache::new(options.cache_bytes as u64),
+        storage,
+        options,
+        manifest,
+        keyspaces: Vec::new(),
+        old_wals: BTreeMap::new(),
+        last_seq: SequenceNumber(0),
+        next_file: FileNumber(first.0 + 1),
+        counters: Counters::default(),
+        lock,
+    }))
+}
+
+/// Paths of all files in the directories of a database.
+fn list_files(storage: &dyn Storage) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for dir in [filename::MANIFEST_DIR, filename::WAL_DIR] {
+        files.extend(storage.list(dir)?.iter().map(|name| format!("{dir}/{name}")));
+    }
+    let keyspaces = storage.list(filename::SST_DIR)?;
+    for id in keyspaces.iter().filter_map(|name| filename::parse_keyspace(name)) {
+        let dir = filename::sst_dir(id);
+        files.extend(storage.list(&dir)?.iter().map(|name| format!("{dir}/{name}")));
+    }
+    Ok(files)
+}
+
+/// A recovery in progress.
+struct Recovery {
+    storage: Arc<dyn Storage>,
+    options: Options,
+    loaded: Loaded,
+    cache: Cache,
+    keyspaces: BTreeMap<KeyspaceId, Arc<Keyspace>>,
+    counters: Counters,
+}
+
+impl Recovery {
+    fn new(storage: Arc<dyn Storage>, options: Options, loaded: Loaded) -> Result<Recovery> {
+        let cache = Cache::new(options.cache_bytes as u64);
+        let mut keyspaces = BTreeMap::new();
+        for (id, record) in &loaded.state.keyspaces {
+            let mut tables = Vec::new();
+            for placed in record.tables.values() {
+                check_table(&*storage, &filename::sst(*id, placed.meta.number), placed.meta.bytes)?;
+                let handle = TableHandle::new(placed.meta.clone(), Arc::clone(&storage), cache.clone());
+                tables.push((placed.clone(), Arc::new(handle)));
+            }
+            let keyspace = Keyspace::new(*id, record.name.clone(), Version::new(tables));
+            keyspaces.insert(*id, Arc::new(keyspace));
+        }
+        Ok(Recovery { storage, options, loaded, cache, keyspaces, counters: Counters::default() })
+    }
+
+    fn run(mut self, lock: Box<dyn Lock>) -> Result<Core> {
+        let files = list_files(&*self.storage)?;
+        let mut state = self.loaded.state.clone();
+        let (old_wals, wal_seq) = self.replay_all(&mut state)?;
+        let last_seq = highest_sequence(&state).max(wal_seq);
+        if let Some(closed_at) = state.clean_close.filter(|closed_at| *closed_at != last_seq) {
+            let what = format!("closed at commit {}, but the last one found is {}", closed_at.0, last_seq.0);
+            let path = filename::manifest(self.loaded.current.manifest);
+            return Err(Error::corruption(path, 0, what));
+        }
+        let mut old_wals = old_wals;
+        let views = self.keyspaces.values().map(|keyspace| keyspace.view());
+        let needed = views.flat_map(|view| view.memtables().filter_map(|m| m.first_wal()).min()).min();
+        let is_needed = |number: &FileNumber| needed.is_some_and(|needed| *number >= needed);
+        state.wals.retain(|number, _| is_needed(number));
+        old_wals.retain(|number, _| is_needed(number));
+        let number = FileNumber(next_file(&state, &files));
+        state.header.epoch += 1;
+        state.header.last_sequence = last_seq;
+        let previous = self.loaded.current;
+        let manifest = Manifest::create(Arc::clone(&self.storage), number, state, Ok(previous))?;
+        remove_orphans(&*self.storage, &manifest, &files);
+        let core = Core::new(Parts {
+            storage: self.storage,
+            options: self.options,
+            cache: self.cache,
+            manifest,
+            keyspaces: self.keyspaces.into_values().collect(),
+            old_wals,
+            last_seq,
+            next_file: FileNumber(number.0 + 1),
+            counters: self.counters,
+            lock,
+        });
+        core.views_changed();
+        Ok(core)
+    }
+
+    /// Replays every WAL, in order; answers those that hold anything, with
+    /// their lengths, and the last sequence number found.
+    fn replay_all(&mut self, state: &mut State) -> Result<(BTreeMap<FileNumber, u64>, SequenceNumber)> {
+        let listed: Vec<(FileNumber, WalRecord)> = state.wals.iter().map(|(n, record)| (*n, *record)).collect();
+        let mut last_with_data = None;
+        for (number, _) in &listed {
+            if wal::holds_data(&*self.storage, *number).map_err(|error| missing_wal(error, *number))? {
+                last_with_data = Some(*number);
+            }
+        }
+        let mut wals = BTreeMap::new();
+        let mut last_seq = None;
+        for (number, record) in listed {
+            let path = filename::wal(number);
+            if let Some(SequenceNumber(last)) = last_seq.filter(|last: &SequenceNumber| last.0 + 1 != record.first_sequence.0) {
+                let what = format!(
+                    "begins with commit {}, but the WAL before ends with commit {last}: commits are missing",
+                    record.first_sequence.0
+                );
+                return Err(Error::corruption(path, 0, what));
+            }
+            let may_be_torn = record.end.is_some() || last_with_data.is_none_or(|last| number >= last);
+            let found = self.replay(number, may_be_torn)?;
+            if found.first_seq != Some(record.first_sequence) {
+                return Err(Error::corruption(path, 0, "the header is missing or that of another WAL"));
+            }
+            let end = SequenceNumber(record.first_sequence.0 + found.batches - 1);
+            last_seq = Some(end);
+            if found.batches == 0 {
+                state.wals.remove(&number);
+                continue;
+            }
+            wals.insert(number, found.bytes);
+            let end = WalEnd { bytes: found.bytes, last_sequence: end };
+            match record.end {
+                Some(recorded) if recorded != end => {
+                    let what = format!(
+                        "an earlier recovery found commits up to {}, this one up to {}",
+                        recorded.last_sequence.0, end.last_sequence.0
+                    );
+                    return Err(Error::corruption(path, found.bytes, what));
+                }
+                None if !found.sealed => {
+                    self.storage.sync(&path)?;
+                    state.wals.insert(number, WalRecord { end: Some(end), ..record });
+                    self.counters.recovered_bytes_dropped.fetch_add(found.bytes_dropped, Relaxed);
+                }
+                _ => {}
+            }
+        }
+        Ok((wals, last_seq.unwrap_or_default()))
+    }
+
+    /// Replays one WAL into the memtables.
+    fn replay(&self, number: FileNumber, may_be_torn: bool) -> Result<wal::Replayed> {
+        let id = self.loaded.current.database_id;
+        let apply = |seq: SequenceNumber, batch: Bytes| self.apply(number, seq, &batch);
+        wal::replay(&*self.storage, number, id, may_be_torn, BATCH_BYTES_MAX, apply)
+    }
+
+    fn apply(&self, wal: FileNumber, seq: SequenceNumber, batch: &Bytes) -> Result<()> {
+        self.counters.recovered_commits.fetch_add(1, Relaxed);
+        for op in batch::decode(batch).map_while(Result::ok) {
+            let record = self.loaded.state.keyspaces.get(&op.keyspace);
+            let Some((record, keyspace)) = record.zip(self.keyspaces.get(&op.keyspace)) else {
+                let what = format!("commit {} writes to keyspace {}, which does not exist", seq.0, op.keyspace.0);
+                return Err(Error::corruption(filename::wal(wal), 0, what));
+            };
+            if seq <= record.flushed_through {
+                continue;
+            }
+            let mut view = keyspace.view();
+            // Never within a batch: the next one must find what it shares a
+            // sequence number with in the same memtable.
+            let full = view.active.table.bytes() >= self.options.memtable_bytes;
+            if full && view.active.last_seq() < seq {
+                keyspace.freeze();
+                view = keyspace.view();
+            }
+            let (key, value) = op.slices(batch);
+            view.active.insert(wal, key, seq, op.kind, value);
+        }
+        Ok(())
+    }
+}
+
+fn check_table(storage: &dyn Storage, path: &str, bytes: u64) -> Result<()> {
+    let found = match storage.open(path) {
+        Err(error) if error.is_not_found() => {
+            return Err(Error::corruption(path, 0, "the file is in the manifest and does not exist"));
+        }
+        other => other?.size()?,
+    };
+    if found != bytes {
+        let what = format!("the file has {found} bytes, and {bytes} in the manifest");
+        return Err(Error::corruption(path, found.min(bytes), what));
+    }
+    Ok(())
+}
+
+fn missing_wal(error: Error, number: FileNumber) -> Error {
+    if error.is_not_found() {
+        let what = "the file is in the manifest and does not exist";
+        return Error::corruption(filename::wal(number), 0, what);
+    }
+    error
+}
+
+/// The highest sequence number that the manifest knows of.
+fn highest_sequence(state: &State) -> SequenceNumber {
+    let keyspaces = state.keyspaces.values().flat_map(|record| {
+        let tables = record.tables.values().map(|placed| placed.meta.seq_max);
+        tables.chain([record.flushed_through])
+    });
+    keyspaces.fold(state.header.last_sequence, SequenceNumber::max)
+}
+
+/// A number above every one that is used, or was by a file that is still there.
+fn next_file(state: &State, files: &[String]) -> u64 {
+    let number = |path: &String| match filename::parse(path) {
+        Some(FileKind::Manifest(number) | FileKind::Wal(number) | FileKind::Sst(_, number)) => number.0 + 1,
+        _ => 0,
+    };
+    files.iter().map(number).fold(state.header.next_file.0, u64::max)
+}
+
+/// Removes numbered files that the database does not refer to. What cannot be
+/// removed is an orphan for the next open. Unknown names are left alone.
+///
+/// Where names are not durable the state of the manifest before may come back,
+/// so that manifest stays; what it refers to is what this one refers to.
+fn remove_orphans(storage: &dyn Storage, manifest: &Manifest, files: &[String]) {
+    let state = manifest.state();
+    let mut live: BTreeSet<FileKind> = state.wals.keys().map(|number| FileKind::Wal(*number)).collect();
+    live.insert(FileKind::Manifest(manifest.current().manifest));
+    live.extend(manifest.previous().map(FileKind::Manifest));
+    for (id, record) in &state.keyspaces {
+        live.extend(record.tables.keys().map(|number| FileKind::Sst(*id, *number)));
+    }
+    for path in files {
+        if filename::parse(path).is_some_and(|kind| !live.contains(&kind)) {
+            let _ = storage.remove(path);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The one write path: batch, then WAL, then memtable, then visible.
+//!
+//! Concurrent commits are grouped: whoever gets the writer's lock commits every
+//! batch that waits, with one append and at most one sync, and the others find
+//! their batch done when they get the lock. Source of the idea: the writer
+//! queue of LevelDB.
+
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+
+use crate::batch::{self, Op, WriteBatch};
+use crate::core::Core;
+use crate::edit::Item;
+use crate::error::{Error, Result};
+use crate::filename;
+use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
+use crate::keyspace::{Keyspace, View};
+use crate::options::Durability;
+use crate::sstable::hash_key;
+use crate::sync::lock;
+use crate::wal::Wal;
+
+/// Bytes of batches that are committed together, beyond the first.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+
+/// Where commits queue.
+#[derive(Debug)]
+pub(crate) struct WritePath {
+    queue: Mutex<Vec<Arc<Request>>>,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    /// Created by the first commit that needs it.
+    wal: Option<Wal>,
+    last_seq: SequenceNumber,
+}
+
+/// A commit that waits.
+#[derive(Debug)]
+struct Request {
+    batch: Bytes,
+    durability: Durability,
+    outcome: OnceLock<Result<()>>,
+}
+
+impl WritePath {
+    /// The write path of a database whose last commit is `last_seq`.
+    pub fn new(last_seq: SequenceNumber) -> Self {
+        let writer = Writer { wal: None, last_seq };
+        WritePath { queue: Mutex::default(), writer: Mutex::new(writer) }
+    }
+
+    /// Commits a batch.
+    pub fn commit(&self, core: &Core, batch: WriteBatch, durability: Durability) -> Result<()> {
+        core.check_writable()?;
+        batch.check(core.options.batch_limits())?;
+        let batch = Bytes::from(canonical(core, batch)?);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let request = Arc::new(Request { batch, durability, outcome: OnceLock::new() });
+        let mut writer = match self.writer.try_lock() {
+            Ok(mut writer) => {
+                writer.commit_group(core, std::slice::from_ref(&request));
+                return request.outcome();
+            }
+            Err(_) => {
+                lock(&self.queue).push(Arc::clone(&request));
+                lock(&self.writer)
+            }
+        };
+        while request.outcome.get().is_none() {
+            let group = self.take_group();
+            writer.commit_group(core, &group);
+        }
+        request.outcome()
+    }
+
+    /// The batches at the head of the queue.
+    fn take_group(&self) -> Vec<Arc<Request>> {
+        let mut queue = lock(&self.queue);
+        let mut bytes = 0;
+        let count = queue.iter().take_while(|request| {
+            bytes += request.batch.len();
+            bytes <= GROUP_BYTES_MAX
+        });
+        let count = count.count().max(1).min(queue.len());
+        queue.drain(..count).collect()
+    }
+
+    /// Raises every earlier commit to [`Durability::Sync`].
+    pub fn sync(&self, core: &Core) -> Result<()> {
+        core.check_writable()?;
+        lock(&self.writer).sync(core)
+    }
+
+    /// Seals the WAL and sets aside every memtable that holds anything; answers
+    /// those memtables and their keyspaces.
+    pub fn freeze_all(&self, core: &Core) -> Result<()> {
+        core.check_writable()?;
+        lock(&self.writer).freeze(core, |_| true)
+    }
+
+    /// Seals the WAL; answers the last sequence number.
+    pub fn close(&self, core: &Core) -> Result<SequenceNumber> {
+        let mut writer = lock(&self.writer);
+        writer.seal(core)?;
+        Ok(writer.last_seq)
+    }
+
+    /// Runs `look` on the WAL that takes batches, held still.
+    pub fn with_wal<T>(&self, look: impl FnOnce(Option<&Wal>) -> T) -> T {
+        look(lock(&self.writer).wal.as_ref())
+    }
+}
+
+impl Request {
+    fn outcome(&self) -> Result<()> {
+        match self.outcome.get() {
+            Some(Err(error)) => Err(error.duplicate()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Writer {
+    /// Commits `group` in order and tells each its outcome.
+    fn commit_group(&mut self, core: &Core, group: &[Arc<Request>]) {
+        let outcome = self.append(core, group);
+        if outcome.is_ok() {
+            self.apply(core, group);
+            // A failure here is no failure of the commit: the memtable stays,
+            // and the next commit tries again.
+            let _ = self.freeze_full(core);
+        }
+        for request in group {
+            let told = match &outcome {
+                Ok(()) => Ok(()),
+                Err(error) => Err(error.duplicate()),
+            };
+            let _ = request.outcome.set(told);
+        }
+    }
+
+    /// Appends the batches to the WAL, and syncs if one of them asks for it.
+    fn append(&mut self, core: &Core, group: &[Arc<Request>]) -> Result<()> {
+        core.check_writable()?;
+        let mut seq = self.last_seq;
+        let records: Vec<(SequenceNumber, &[u8])> = group
+            .iter()
+            .map(|request| {
+                seq.0 += 1;
+                (seq, request.batch.as_ref())
+            })
+            .collect();
+        core.note(self.wal(core)?.append_group(&records))?;
+        if group.iter().any(|request| request.durability == Durability::Sync) {
+            self.sync(core)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the batches into the memtables, then makes them visible.
+    fn apply(&mut self, core: &Core, group: &[Arc<Request>]) {
+        let wal = self.wal.as_ref().map_or(FileNumber(0), Wal::number);
+        let mut target: Option<(KeyspaceId, Arc<View>)> = None;
+        let mut bytes = 0;
+        for request in group {
+            self.last_seq.0 += 1;
+            bytes += request.batch.len();
+            for op in batch::decode(&request.batch).map_while(Result::ok) {
+                let view = match &target {
+                    Some((id, view)) if *id == op.keyspace => view,
+                    _ => {
+                        // Checked when the commit came in.
+                        let Ok(keyspace) = core.keyspace(op.keyspace) else { continue };
+                        &target.insert((op.keyspace, keyspace.view())).1
+                    }
+                };
+                let (key, value) = op.slices(&request.batch);
+                view.active.insert(wal, key, self.last_seq, op.kind, value);
+            }
+        }
+        core.visible.store(self.last_seq.0, Release);
+        core.counters.commits.fetch_add(group.len() as u64, Relaxed);
+        core.counters.bytes_committed.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// The WAL to append to, durable and listed in the manifest.
+    fn wal(&mut self, core: &Core) -> Result<&mut Wal> {
+        if self.wal.is_none() {
+            let number = core.new_file();
+            let first = SequenceNumber(self.last_seq.0 + 1);
+            let created = Wal::create(&*core.storage, number, core.database_id, first);
+            let wal = created.inspect_err(|_| {
+                // Nobody knows of the file yet.
+                let _ = core.storage.remove(&filename::wal(number));
+            })?;
+            let mut manifest = lock(&core.manifest);
+            core.commit(&mut manifest, &[Item::WalAdded(number, first)])?;
+            core.current_wal.store(number.0, Release);
+            self.wal = Some(wal);
+        }
+        // Just made where there was none.
+        self.wal.as_mut().ok_or_else(|| Error::invalid("there is no WAL"))
+    }
+
+    fn sync(&mut self, core: &Core) -> Result<()> {
+        if let Some(wal) = &mut self.wal {
+            core.note(wal.sync())?;
+            core.counters.wal_syncs.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, core: &Core) -> Result<()> {
+        if let Some(wal) = &mut self.wal {
+            core.note(wal.seal())?;
+            core.counters.wal_syncs.fetch_add(1, Relaxed);
+            lock(&core.old_wals).insert(wal.number(), wal.bytes());
+            core.current_wal.store(u64::MAX, Release);
+            self.wal = None;
+        }
+        Ok(())
+    }
+
+    /// Sets aside memtables that are full, and those that keep too much WAL.
+    fn freeze_full(&mut self, core: &Core) -> Result<()> {
+        let full = |view: &View| view.active.table.bytes() >= core.options.memtable_bytes;
+        if core.keyspaces_any(|keyspace| full(&keyspace.view())) {
+            self.freeze(core, |keyspace| full(&keyspace.view()))?;
+        }
+        let wal_bytes = self.wal.as_ref().map_or(0, Wal::bytes) + core.old_wal_bytes();
+        if wal_bytes <= core.options.wal_bytes_max() {
+            return Ok(());
+        }
+        let keyspaces = core.keyspaces();
+        if keyspaces.iter().any(|keyspace| !keyspace.view().immutable.is_empty()) {
+            // Their flush will free some.
+            return Ok(());
+        }
+        let first = keyspaces.iter().filter_map(|keyspace| keyspace.view().active.first_wal()).min();
+        self.freeze(core, |keyspace| keyspace.view().active.first_wal() == first)
+    }
+
+    /// Seals the WAL, then sets aside the memtables of the keyspaces chosen.
+    ///
+    /// Their entries reach SSTables only after this sync, so that what an
+    /// SSTable makes durable never runs ahead of the log of other keyspaces.
+    fn freeze(&mut self, core: &Core, chosen: impl Fn(&Keyspace) -> bool) -> Result<()> {
+        let keyspaces = core.keyspaces();
+        let chosen = |keyspace: &&Arc<Keyspace>| !keyspace.view().active.is_empty() && chosen(keyspace);
+        let chosen: Vec<&Arc<Keyspace>> = keyspaces.iter().filter(chosen).collect();
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        self.seal(core)?;
+        chosen.iter().for_each(|keyspace| keyspace.freeze());
+        core.views_changed();
+        Ok(())
+    }
+}
+
+/// The batch with at most one operation for each key, the last one, so that an
+/// entry is unique by its keyspace, key and sequence number.
+///
+/// # Errors
+/// `InvalidArgument` where a keyspace does not exist.
+fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
+    let encoded = batch.as_encoded();
+    let ops: Vec<Op> = batch::decode(encoded).map_while(Result::ok).collect();
+    let mut known = None;
+    for op in &ops {
+        if known.replace(op.keyspace) != Some(op.keyspace) {
+            core.keyspace(op.keyspace)?;
+        }
+    }
+    if ops.len() < 2 {
+        return Ok(batch.into_encoded());
+    }
+    // Equal keys meet where operations are in order of their hashes, ties in
+    // order of their age; only then are keys compared.
+    let name = |op: &Op| (op.keyspace, &encoded[op.key.clone()]);
+    let mut order: Vec<(u64, usize)> = ops
+        .iter()
+        .enumerate()
+        .map(|(index, op)| (hash_key(&encoded[op.key.clone()]).wrapping_add(op.keyspace.0.into()), index))
+        .collect();
+    order.sort_unstable();
+    let mut superseded = vec![false; ops.len()];
+    for (at, &(hash, index)) in order.iter().enumerate() {
+        let later = order[at + 1..].iter().take_while(|(other, _)| *other == hash);
+        superseded[index] = later.into_iter().any(|&(_, later)| name(&ops[later]) == name(&ops[index]));
+    }
+    if !superseded.contains(&true) {
+        return Ok(batch.into_encoded());
+    }
+    let mut kept = Vec::with_capacity(encoded.len());
+    for (op, _) in ops.iter().zip(&superseded).filter(|(_, superseded)| !**superseded) {
+        kept.extend_from_slice(&encoded[op.key.start - batch::OP_HEADER_BYTES..op.value.end]);
+    }
+    Ok(kept)
+}
