@@ -71,7 +71,7 @@ pub struct Faults {
 /// Which unsynced changes are found after a crash.
 #[derive(Debug)]
 pub enum Loss<'a> {
-    /// All: the process ended, and the power did not.
+    /// All.
     Nothing,
     /// None.
     Everything,
@@ -214,6 +214,27 @@ impl Disk {
     /// The present moment.
     pub fn now(&self) -> usize {
         self.journal.len()
+    }
+
+    /// The same disk at the moment `now`, its faults gone: what a process finds
+    /// whose predecessor was killed. Nothing is lost, and nothing unsynced is
+    /// safe.
+    pub fn rewound(&self, now: usize) -> Disk {
+        let mut disk = Disk::new(self.base.clone());
+        disk.contents.resize(self.contents.len(), Vec::new());
+        for event in &self.journal[..now] {
+            match event {
+                Event::Name { path, node: Some(node) } => drop(disk.names.insert(path.clone(), *node)),
+                Event::Name { path, node: None } => drop(disk.names.remove(path)),
+                Event::Write { inode, offset, bytes } => {
+                    write_at(&mut disk.contents[*inode], *offset, bytes);
+                }
+                Event::Truncate { inode, len } => disk.contents[*inode].resize(*len, 0),
+                Event::SyncFile { .. } | Event::SyncDir { .. } => {}
+            }
+        }
+        disk.journal = self.journal[..now].to_vec();
+        disk
     }
 
     /// What is found after a crash at the moment `now`.
@@ -388,6 +409,10 @@ fn images_hold_what_was_synced() {
     assert_eq!(tails, (6..=15).collect());
     assert_eq!(disk.image(2, Names::ByDirectory, &mut Loss::Everything).dirs.len(), 1);
     assert_eq!(disk.image(1, Names::ByDirectory, &mut Loss::Everything), Image::default());
+    let rewound = disk.rewound(now);
+    assert_eq!((&rewound.names, &rewound.contents), (&disk.names, &disk.contents));
+    let image = |disk: &Disk| disk.image(now, Names::ByDirectory, &mut Loss::Everything);
+    assert_eq!(image(&rewound), image(&disk));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use wasm_tests::model::{self, Commit, Model};
 use wasm_tests::random::Random;
 use wasm_tests::scenarios::{self, Place};
 
-use crate::disk::{Disk, Image, Loss, Names, Node};
+use crate::disk::{Disk, Loss, Names, Node};
 use crate::module::Guest;
 use crate::wasi::{SharedDisk, hold};
 
@@ -20,9 +20,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine whose disk holds `image`.
-    pub fn new(image: Image, names: Names) -> Self {
-        Machine { disk: SharedDisk::new(Disk::new(image).into()), names }
+    /// A machine with this disk.
+    pub fn new(disk: Disk, names: Names) -> Self {
+        Machine { disk: SharedDisk::new(disk.into()), names }
     }
 
     pub fn open_guest(&self) -> Result<Guest> {
@@ -34,9 +34,15 @@ impl Machine {
         hold(&self.disk).now()
     }
 
-    /// What is found after a crash at `now`.
-    pub fn image(&self, now: usize, names: Names, loss: &mut Loss<'_>) -> Image {
-        hold(&self.disk).image(now, names, loss)
+    /// The machine after its power went at `now`.
+    pub fn after_power_loss(&self, now: usize, loss: &mut Loss<'_>) -> Machine {
+        let image = hold(&self.disk).image(now, self.names, loss);
+        Machine::new(Disk::new(image), self.names)
+    }
+
+    /// The machine after the process was killed at `now`.
+    pub fn after_kill(&self, now: usize) -> Machine {
+        Machine::new(hold(&self.disk).rewound(now), self.names)
     }
 }
 
@@ -205,14 +211,15 @@ impl History {
         (kept.map(|promise| promise.commits).max().unwrap_or(0), begun)
     }
 
-    /// Opens the database that a crash at `moment` left, checks it, goes on
-    /// writing, and crashes twice more: during that recovery, and after it.
+    /// Opens the database that a loss of power, or else a kill, at `moment`
+    /// left on the disk of `machine`, checks it, goes on writing, and loses
+    /// power twice more: during that recovery, and after it.
     ///
     /// # Panics
     /// Where a promise is broken; `context` is part of the message.
-    pub fn check(&self, image: Image, names: Names, moment: usize, power_lost: bool, context: &str) {
+    pub fn check(&self, machine: &Machine, moment: usize, power_lost: bool, context: &str) {
+        let before = machine.now();
         let (promised, begun) = self.range(moment, power_lost);
-        let machine = Machine::new(image, names);
         let db = machine.open_guest().unwrap_or_else(|error| panic!("{context}: {error}"));
         let found = self.check_contents(&db, context);
         assert!(found >= promised, "{context}: {promised} commits were acknowledged, {found} are there");
@@ -226,22 +233,28 @@ impl History {
 
         let random = &mut Random::new(moment as u64);
         let recovered = machine.now();
-        let again = machine.image(random.below(recovered + 1), names, &mut Loss::Some(random));
-        let context_again = format!("{context}, and again during recovery");
-        let second = Machine::new(again, names);
-        let reopened = second.open_guest().unwrap_or_else(|error| panic!("{context_again}: {error}"));
-        assert_eq!(self.check_contents(&reopened, &context_again), found, "{context_again}");
+        let during = before + random.below(recovered - before + 1);
+        let context_again = format!("{context}, no power at {during} of {before}..={recovered} in recovery");
+        let reopened = self.after_power_loss(machine, during, &mut Loss::Some(random), &context_again);
+        let again = self.check_contents(&reopened, &context_again);
+        let promised = if power_lost { found } else { self.range(moment, true).0 };
+        assert!(again >= promised, "{context_again}: {again} commits are there, and {promised} had to be");
+        assert!(again <= found, "{context_again}: {again} commits are there, and {found} were");
 
         let ids = model::create_keyspaces(&db).unwrap();
         let next = Commit::random(found as u64 + 1, random);
         let written = db.write(next.batch(ids), Durability::Sync);
         written.unwrap_or_else(|error| panic!("{context}: {error}"));
-        let context = format!("{context}, and again after the next commit");
-        let third = Machine::new(machine.image(machine.now(), names, &mut Loss::Everything), names);
-        let reopened = third.open_guest().unwrap_or_else(|error| panic!("{context}: {error}"));
+        let context = format!("{context}, no power after the next commit");
+        let reopened = self.after_power_loss(machine, machine.now(), &mut Loss::Everything, &context);
         let mut model = Model::after(&self.commits[..found]);
         model.apply(&next);
         model.check(&reopened, None, &context);
+    }
+
+    fn after_power_loss(&self, machine: &Machine, now: usize, loss: &mut Loss<'_>, context: &str) -> Guest {
+        let machine = machine.after_power_loss(now, loss);
+        machine.open_guest().unwrap_or_else(|error| panic!("{context}: {error}"))
     }
 
     /// Compares everything with the commits up to the last one found; answers

@@ -23,7 +23,7 @@ use duramen::Error;
 use wasm_tests::random::Random;
 use wasm_tests::scenarios::{self, Place};
 
-use disk::{Faults, Image, Loss, Names};
+use disk::{Disk, Faults, Loss, Names};
 use history::{History, Machine};
 use wasi::hold;
 
@@ -34,7 +34,8 @@ fn never(_: &Machine, error: &Error) {
 
 #[test]
 fn scenarios_run_in_the_module() {
-    let scenarios: [(&str, fn(&dyn Place)); 7] = [
+    type Scenario = fn(&dyn Place);
+    let scenarios: [(&str, Scenario); 7] = [
         ("reads_and_writes", scenarios::reads_and_writes),
         ("sstables_are_parquet", scenarios::sstables_are_parquet),
         ("scans", scenarios::scans),
@@ -45,7 +46,7 @@ fn scenarios_run_in_the_module() {
     ];
     for (name, scenario) in scenarios {
         println!("{name}");
-        scenario(&Machine::new(Image::default(), Names::ByDirectory));
+        scenario(&Machine::new(Disk::default(), Names::ByDirectory));
     }
 }
 
@@ -53,7 +54,7 @@ fn scenarios_run_in_the_module() {
 fn the_module_tells_whether_names_are_durable() {
     use duramen::Database;
     for (names, expected) in [(Names::ByDirectory, true), (Names::InOrder, false)] {
-        let machine = Machine::new(Image::default(), names);
+        let machine = Machine::new(Disk::default(), names);
         let db = machine.open_guest().unwrap();
         db.create_keyspace("k").unwrap();
         assert_eq!(db.stats().unwrap().names_durable, expected, "{names:?}");
@@ -64,10 +65,11 @@ fn the_module_tells_whether_names_are_durable() {
 fn short_reads_and_writes_change_nothing() {
     for seed in 1..=3 {
         let run = |transfer_bytes_max| {
-            let machine = Machine::new(Image::default(), Names::ByDirectory);
+            let machine = Machine::new(Disk::default(), Names::ByDirectory);
             hold(&machine.disk).faults = Faults { transfer_bytes_max, ..Faults::default() };
             History::run(&machine, seed, 150, &mut never);
-            machine.image(machine.now(), Names::ByDirectory, &mut Loss::Nothing)
+            let disk = hold(&machine.disk);
+            disk.image(disk.now(), Names::ByDirectory, &mut Loss::Nothing)
         };
         let whole = run(None);
         assert!(whole.files.len() > 3, "seed {seed}: {:?}", whole.files.keys());
@@ -88,7 +90,7 @@ fn a_full_disk_costs_no_commit() {
     let mut failures = 0;
     for seed in 1..=12 {
         let names = if seed % 3 == 0 { Names::InOrder } else { Names::ByDirectory };
-        let machine = Machine::new(Image::default(), names);
+        let machine = Machine::new(Disk::default(), names);
         let random = &mut Random::new(seed);
         // The first time often within the creation of the database.
         hold(&machine.disk).faults.space = Some(random.below(1500));
@@ -96,7 +98,8 @@ fn a_full_disk_costs_no_commit() {
             let full = matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull);
             let known = full || matches!(error, Error::Poisoned(_) | Error::Stalled(_));
             assert!(known, "seed {seed}: a full disk is told as: {error}");
-            hold(&machine.disk).faults.space = Some(random.below(20_000));
+            let order = 1 + random.below(20);
+            hold(&machine.disk).faults.space = Some(random.below(1 << order));
         };
         let history = History::run(&machine, seed, 150, &mut mend);
         assert!(history.failures > 3, "seed {seed}: {} failures", history.failures);
@@ -110,7 +113,7 @@ fn a_full_disk_costs_no_commit() {
 fn a_failed_sync_costs_no_commit() {
     let mut failures = 0;
     for seed in 1..=12 {
-        let machine = Machine::new(Image::default(), Names::ByDirectory);
+        let machine = Machine::new(Disk::default(), Names::ByDirectory);
         let random = &mut Random::new(seed);
         hold(&machine.disk).faults.good_syncs = Some(random.below(20));
         let mut mend = |machine: &Machine, error: &Error| {
@@ -134,20 +137,18 @@ fn crash_sometimes(machine: &Machine, history: &History, context: &str) {
     for _ in 0..10 {
         let now = random.below(machine.now() + 1);
         let context = format!("{context}, crash at {now}");
-        let image = machine.image(now, machine.names, &mut Loss::Some(random));
-        history.check(image, machine.names, now, true, &context);
-        let image = machine.image(now, machine.names, &mut Loss::Nothing);
-        history.check(image, machine.names, now, false, &context);
+        history.check(&machine.after_power_loss(now, &mut Loss::Some(random)), now, true, &context);
+        history.check(&machine.after_kill(now), now, false, &context);
     }
 }
 
 /// Moments of one run at which it crashes; all, if it has no more.
 const MOMENTS_MAX: usize = 250;
 
-/// Crashes a run at up to [`MOMENTS_MAX`] moments, in four ways each, and checks
-/// every image that differs from those before.
+/// Ends a run at up to [`MOMENTS_MAX`] moments, by a kill and by four losses of
+/// power each, and checks every disk that differs from those before.
 fn crash(names: Names, seed: u64, faults: Faults) {
-    let machine = Machine::new(Image::default(), names);
+    let machine = Machine::new(Disk::default(), names);
     hold(&machine.disk).faults = faults;
     let history = History::run(&machine, seed, 100, &mut never);
     let random = &mut Random::new(seed);
@@ -157,6 +158,8 @@ fn crash(names: Names, seed: u64, faults: Faults) {
         // Spread evenly, with the remainder left to chance.
         let [start, next] = [turn, turn + 1].map(|turn| turn * end / MOMENTS_MAX.min(end));
         let now = start + random.below(next - start) + 1;
+        let context = format!("seed {seed}, {names:?}, kill at {now} of {end}");
+        history.check(&machine.after_kill(now), now, false, &context);
         for way in 0..4 {
             let mut loss = match way {
                 0 => Loss::Nothing,
@@ -164,12 +167,12 @@ fn crash(names: Names, seed: u64, faults: Faults) {
                 2 => Loss::Some(random),
                 _ => Loss::Tail(random),
             };
-            let context = format!("seed {seed}, {names:?}, crash at {now} of {end}, lost: {loss:?}");
-            let image = machine.image(now, names, &mut loss);
+            let context = format!("seed {seed}, {names:?}, no power at {now} of {end}, lost: {loss:?}");
+            let image = hold(&machine.disk).image(now, names, &mut loss);
             let mut hasher = DefaultHasher::new();
-            (&image.files, &image.dirs, history.range(now, way != 0)).hash(&mut hasher);
+            (&image.files, &image.dirs, history.range(now, true)).hash(&mut hasher);
             if seen.insert(hasher.finish()) {
-                history.check(image, names, now, way != 0, &context);
+                history.check(&Machine::new(Disk::new(image), names), now, true, &context);
             }
         }
     }
@@ -193,7 +196,7 @@ fn crashes_leave_a_prefix_where_directories_cannot_be_synced() {
 
 /// Shows that the check would see a sync that is missing.
 #[test]
-#[should_panic(expected = "were acknowledged")]
+#[should_panic(expected = "seed 1, ByDirectory, ")]
 fn a_disk_that_lies_about_syncs_is_found_out() {
     crash(Names::ByDirectory, 1, Faults { syncs_lie: true, ..Faults::default() });
 }
@@ -203,14 +206,14 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
 /// damage is told.
 #[test]
 fn lost_names_are_told_or_leave_a_prefix() {
-    let machine = Machine::new(Image::default(), Names::InOrder);
+    let machine = Machine::new(Disk::default(), Names::InOrder);
     let history = History::run(&machine, 5, 100, &mut never);
     let random = &mut Random::new(5);
     let (mut opened, mut told) = (0, 0);
     for _ in 0..MOMENTS_MAX {
         let now = random.below(machine.now() + 1);
-        let image = machine.image(now, Names::Never, &mut Loss::Some(random));
-        match Machine::new(image, Names::InOrder).open_guest() {
+        let image = hold(&machine.disk).image(now, Names::Never, &mut Loss::Some(random));
+        match Machine::new(Disk::new(image), Names::InOrder).open_guest() {
             Ok(db) => {
                 let found = history.check_contents(&db, &format!("seed 5, crash at {now}"));
                 assert!(found <= history.range(now, true).1);

@@ -42,16 +42,17 @@ fn build() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace above");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), PathBuf::from);
     let target = workspace.join(target).join("component/core");
-    let status = Command::new(env!("CARGO"))
+    let output = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--locked", "--package", "duramen-component", "--no-default-features"])
         .args(["--target", "wasm32-wasip1", "--profile", "component", "--target-dir"])
         .arg(&target)
         .current_dir(workspace)
         .env("CONST_RANDOM_SEED", "duramen")
         .env_remove("RUSTFLAGS")
-        .status()
+        .output()
         .expect("cargo starts");
-    assert!(status.success(), "the core module did not build");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the core module did not build:\n{text}");
     target.join("wasm32-wasip1/component/duramen_component.wasm")
 }
 
