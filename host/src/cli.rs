@@ -1,0 +1,161 @@
+//! What the command does, subcommand by subcommand.
+
+mod args;
+mod text;
+mod data;
+mod export;
+mod import;
+mod report;
+mod rows;
+mod scan;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use duramen::{Database, KeyspaceId};
+use duramen_host::SandboxOptions;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use args::{Arguments, Command};
+
+/// How the command ends.
+enum Outcome {
+    Done,
+    NotFound,
+}
+
+/// Why it does not.
+enum Failure {
+    /// The command line cannot be carried out; nothing was done.
+    Usage(String),
+    /// The database or a file refused.
+    Failed(String),
+    /// Whoever read the output has gone.
+    PipeClosed,
+}
+
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl From<duramen::Error> for Failure {
+    fn from(error: duramen::Error) -> Self {
+        Failure::Failed(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::PipeClosed,
+            _ => Failure::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(&arguments) {
+        Ok(Outcome::Done) | Err(Failure::PipeClosed) => ExitCode::SUCCESS,
+        Ok(Outcome::NotFound) => ExitCode::from(1),
+        Err(Failure::Usage(why)) => {
+            eprintln!("error: {why}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(why)) => {
+            eprintln!("error: {why}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> Result<Outcome> {
+    let home = Home { arguments };
+    match &arguments.command {
+        Command::Put(put) => data::put(&home, put),
+        Command::Get(get) => data::get(&home, get),
+        Command::Delete(delete) => data::delete(&home, delete),
+        Command::Scan(scan) => scan::scan(&home, scan),
+        Command::Import(import) => import::import(&home, import),
+        Command::Export(export) => export::export(&home, export),
+        Command::Keyspaces => report::keyspaces(&home),
+        Command::Flush => report::flush(&home),
+        Command::Compact => report::compact(&home),
+        Command::Verify => report::verify(&home),
+        Command::Stats(stats) => report::stats(&home, stats),
+    }
+}
+
+/// The database that the command line names.
+struct Home<'a> {
+    arguments: &'a Arguments,
+}
+
+impl Home<'_> {
+    fn options(&self, create: bool) -> SandboxOptions {
+        let mut options = SandboxOptions::default();
+        if let Some(mebibytes) = self.arguments.memory {
+            options.memory_bytes_max = mebibytes << 20;
+        }
+        options.engine.create_if_missing = create;
+        options
+    }
+
+    /// Longest value that the database takes, in bytes.
+    fn value_bytes_max(&self) -> usize {
+        let options = self.options(true);
+        let most = options.engine.value_bytes_max;
+        if self.arguments.native { most } else { most.min(options.memory_bytes_max as usize / 8) }
+    }
+
+    /// Opens the database, which must exist.
+    fn open(&self) -> Result<Box<dyn Database>> {
+        self.open_with(false)
+    }
+
+    /// Opens the database, created if need be.
+    fn open_or_create(&self) -> Result<Box<dyn Database>> {
+        self.open_with(true)
+    }
+
+    fn open_with(&self, create: bool) -> Result<Box<dyn Database>> {
+        let Arguments { db, native, .. } = self.arguments;
+        if !create && !db.exists() {
+            let what = format!("{} does not exist; put and import create a database", db.display());
+            return Err(Failure::Failed(what));
+        }
+        Ok(duramen_host::open(db, *native, self.options(create))?)
+    }
+}
+
+/// The keyspace of that name, which must exist.
+fn find(db: &dyn Database, name: &str) -> Result<KeyspaceId> {
+    if let Some(id) = db.find_keyspace(name)? {
+        return Ok(id);
+    }
+    let names: Vec<String> = db.keyspaces()?.into_iter().map(|(name, _)| name).collect();
+    let there = if names.is_empty() { "there is none yet".to_owned() } else { format!("there is {}", names.join(", ")) };
+    Err(Failure::Failed(format!("there is no keyspace {name}; {there}")))
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn bar(length: u64, template: &str, quiet: bool) -> ProgressBar {
+    if quiet || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style.progress_chars("=> "))
+}
+
+/// Something that turns on a terminal while `work` goes on.
+fn with_spinner<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    if !io::stderr().is_terminal() {
+        return work();
+    }
+    let spinner = ProgressBar::new_spinner().with_message(what.to_owned());
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let outcome = work();
+    spinner.finish_and_clear();
+    outcome
+}

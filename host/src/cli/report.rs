@@ -1,0 +1,167 @@
+//! keyspaces, flush, compact, verify and stats.
+
+use duramen::Stats;
+use duramen::stats::KeyspaceStats;
+use serde_json::{Value, json};
+
+use super::args;
+use super::{Failure, Home, Outcome, Result, with_spinner};
+
+/// Columns of the longest bar.
+const BAR_COLUMNS: u64 = 36;
+
+pub fn keyspaces(home: &Home<'_>) -> Result<Outcome> {
+    let db = home.open()?;
+    for (name, _) in db.keyspaces()? {
+        println!("{name}");
+    }
+    db.close()?;
+    Ok(Outcome::Done)
+}
+
+pub fn flush(home: &Home<'_>) -> Result<Outcome> {
+    let db = home.open()?;
+    with_spinner("flushing", || db.flush())?;
+    let stats = db.stats()?;
+    db.close()?;
+    println!("{} memtables flushed, {} written", stats.flushes, size(stats.flush_bytes));
+    Ok(Outcome::Done)
+}
+
+pub fn compact(home: &Home<'_>) -> Result<Outcome> {
+    let db = home.open()?;
+    let before = table_bytes(&db.stats()?);
+    with_spinner("compacting", || db.compact())?;
+    let after = table_bytes(&db.stats()?);
+    db.close()?;
+    println!("SSTables: {} before, {} after", size(before), size(after));
+    Ok(Outcome::Done)
+}
+
+fn table_bytes(stats: &Stats) -> u64 {
+    stats.keyspaces.iter().flat_map(|keyspace| &keyspace.runs).map(|run| run.bytes).sum()
+}
+
+pub fn verify(home: &Home<'_>) -> Result<Outcome> {
+    let db = home.open()?;
+    let report = with_spinner("verifying", || db.verify())?;
+    db.close()?;
+    for problem in &report.problems {
+        println!("{} at byte {}: {}", problem.file, problem.offset, problem.what);
+    }
+    println!("{} files, {}, {} entries in SSTables", report.files, size(report.bytes), grouped(report.entries));
+    match report.problems.len() {
+        0 => {
+            println!("no damage");
+            Ok(Outcome::Done)
+        }
+        count => Err(Failure::Failed(format!(
+            "{count} damaged places; keep a copy of the directory, and restore the files named from a backup"
+        ))),
+    }
+}
+
+pub fn stats(home: &Home<'_>, arguments: &args::Stats) -> Result<Outcome> {
+    let db = home.open()?;
+    let stats = db.stats()?;
+    db.close()?;
+    if arguments.json {
+        println!("{}", to_json(&stats));
+    } else {
+        print!("{}", picture(&stats));
+    }
+    Ok(Outcome::Done)
+}
+
+/// The levels of every keyspace, drawn.
+fn picture(stats: &Stats) -> String {
+    let mut text = String::new();
+    let runs = stats.keyspaces.iter().flat_map(|keyspace| &keyspace.runs).map(|run| run.bytes);
+    let memtables = stats.keyspaces.iter().map(|keyspace| keyspace.memtable_bytes);
+    let longest = runs.chain(memtables).max().unwrap_or(0).max(1);
+    for keyspace in &stats.keyspaces {
+        text.push_str(&keyspace_picture(keyspace, longest));
+    }
+    let mut line = |name: &str, what: String| text.push_str(&format!("{name:<12}{what}\n"));
+    line("commits", format!("{} in all; {} replayed at this open", grouped(stats.last_sequence), grouped(stats.recovered_commits)));
+    line("WAL", format!("{} in {} files", size(stats.wal_bytes), stats.wal_files));
+    if stats.recovered_bytes_dropped > 0 {
+        line("torn tail", format!("{} of commits that were never acknowledged", size(stats.recovered_bytes_dropped)));
+    }
+    if !stats.names_durable {
+        line("durability", "names of new files are not promised to survive power loss here".to_owned());
+    }
+    text
+}
+
+fn keyspace_picture(keyspace: &KeyspaceStats, longest: u64) -> String {
+    let mut text = format!("{}\n", keyspace.name);
+    let mut row = |name: &str, bytes: u64, rest: String| {
+        let columns = (bytes * BAR_COLUMNS).div_ceil(longest) as usize;
+        let bar = "█".repeat(columns);
+        text.push_str(&format!("  {name:<9} {bar:<width$} {:>10}  {rest}\n", size(bytes), width = BAR_COLUMNS as usize));
+    };
+    row("memtables", keyspace.memtable_bytes, format!("{} entries", grouped(keyspace.memtable_entries)));
+    for run in &keyspace.runs {
+        let files = if run.files == 1 { "file " } else { "files" };
+        let rest = format!(
+            "{} {files}  {} entries, {} of them tombstones",
+            run.files,
+            grouped(run.entries),
+            grouped(run.tombstones)
+        );
+        row(&format!("level {}", run.level), run.bytes, rest);
+    }
+    text.push('\n');
+    text
+}
+
+fn to_json(stats: &Stats) -> Value {
+    let keyspace = |keyspace: &KeyspaceStats| {
+        let runs: Vec<Value> = keyspace
+            .runs
+            .iter()
+            .map(|run| {
+                json!({
+                    "level": run.level, "files": run.files, "bytes": run.bytes,
+                    "entries": run.entries, "tombstones": run.tombstones,
+                })
+            })
+            .collect();
+        json!({
+            "id": keyspace.id.0, "name": keyspace.name, "memtable_entries": keyspace.memtable_entries,
+            "memtable_bytes": keyspace.memtable_bytes, "runs": runs,
+        })
+    };
+    json!({
+        "keyspaces": stats.keyspaces.iter().map(keyspace).collect::<Vec<_>>(),
+        "last_sequence": stats.last_sequence,
+        "wal_files": stats.wal_files,
+        "wal_bytes": stats.wal_bytes,
+        "recovered_commits": stats.recovered_commits,
+        "recovered_bytes_dropped": stats.recovered_bytes_dropped,
+        "names_durable": stats.names_durable,
+    })
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
+}
+
+/// Digits in groups of three.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
