@@ -1,13 +1,13 @@
 //! What the command does, subcommand by subcommand.
 
 mod args;
-mod text;
 mod data;
 mod export;
 mod import;
 mod report;
 mod rows;
 mod scan;
+mod text;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -135,7 +135,11 @@ fn find(db: &dyn Database, name: &str) -> Result<KeyspaceId> {
         return Ok(id);
     }
     let names: Vec<String> = db.keyspaces()?.into_iter().map(|(name, _)| name).collect();
-    let there = if names.is_empty() { "there is none yet".to_owned() } else { format!("there is {}", names.join(", ")) };
+    let there = if names.is_empty() {
+        "there is none yet".to_owned()
+    } else {
+        format!("there is {}", names.join(", "))
+    };
     Err(Failure::Failed(format!("there is no keyspace {name}; {there}")))
 }
 

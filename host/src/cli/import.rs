@@ -47,7 +47,9 @@ pub fn import(home: &Home<'_>, import: &Import) -> Result<Outcome> {
         let committed = batches.committed;
         db.close()?;
         return Err(match failure {
-            Failure::Failed(what) => Failure::Failed(format!("{what} ({committed} rows before were committed)")),
+            Failure::Failed(what) => {
+                Failure::Failed(format!("{what} ({committed} rows before were committed)"))
+            }
             other => other,
         });
     }

@@ -49,7 +49,12 @@ pub fn verify(home: &Home<'_>) -> Result<Outcome> {
     for problem in &report.problems {
         println!("{} at byte {}: {}", problem.file, problem.offset, problem.what);
     }
-    println!("{} files, {}, {} entries in SSTables", report.files, size(report.bytes), grouped(report.entries));
+    println!(
+        "{} files, {}, {} entries in SSTables",
+        report.files,
+        size(report.bytes),
+        grouped(report.entries)
+    );
     match report.problems.len() {
         0 => {
             println!("no damage");
@@ -83,10 +88,20 @@ fn picture(stats: &Stats) -> String {
         text.push_str(&keyspace_picture(keyspace, longest));
     }
     let mut line = |name: &str, what: String| text.push_str(&format!("{name:<12}{what}\n"));
-    line("commits", format!("{} in all; {} replayed at this open", grouped(stats.last_sequence), grouped(stats.recovered_commits)));
+    line(
+        "commits",
+        format!(
+            "{} in all; {} replayed at this open",
+            grouped(stats.last_sequence),
+            grouped(stats.recovered_commits)
+        ),
+    );
     line("WAL", format!("{} in {} files", size(stats.wal_bytes), stats.wal_files));
     if stats.recovered_bytes_dropped > 0 {
-        line("torn tail", format!("{} of commits that were never acknowledged", size(stats.recovered_bytes_dropped)));
+        line(
+            "torn tail",
+            format!("{} of commits that were never acknowledged", size(stats.recovered_bytes_dropped)),
+        );
     }
     if !stats.names_durable {
         line("durability", "names of new files are not promised to survive power loss here".to_owned());
@@ -99,7 +114,11 @@ fn keyspace_picture(keyspace: &KeyspaceStats, longest: u64) -> String {
     let mut row = |name: &str, bytes: u64, rest: String| {
         let columns = (bytes * BAR_COLUMNS).div_ceil(longest) as usize;
         let bar = "█".repeat(columns);
-        text.push_str(&format!("  {name:<9} {bar:<width$} {:>10}  {rest}\n", size(bytes), width = BAR_COLUMNS as usize));
+        text.push_str(&format!(
+            "  {name:<9} {bar:<width$} {:>10}  {rest}\n",
+            size(bytes),
+            width = BAR_COLUMNS as usize
+        ));
     };
     row("memtables", keyspace.memtable_bytes, format!("{} entries", grouped(keyspace.memtable_entries)));
     for run in &keyspace.runs {

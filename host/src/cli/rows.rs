@@ -138,8 +138,9 @@ impl Rows {
                     row.place = format!("row {number}");
                     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
                         let cell = parquet_cell(column, *at);
-                        let cell =
-                            cell.map_err(|error| Failure::Failed(format!("{}, row {number}: {error}", self.file)))?;
+                        let cell = cell.map_err(|error| {
+                            Failure::Failed(format!("{}, row {number}: {error}", self.file))
+                        })?;
                         row.columns.push((field.name().clone(), cell));
                     }
                     *at += 1;

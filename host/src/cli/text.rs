@@ -28,7 +28,8 @@ pub fn argument(text: &str, hex: bool) -> Result<Vec<u8>> {
     if !hex {
         return Ok(text.as_bytes().to_vec());
     }
-    from_hex(text).ok_or_else(|| Failure::Usage(format!("{text:?} is not an even number of hexadecimal digits")))
+    from_hex(text)
+        .ok_or_else(|| Failure::Usage(format!("{text:?} is not an even number of hexadecimal digits")))
 }
 
 /// Printable text as it is, everything else as 0x and hexadecimal digits.
