@@ -41,8 +41,16 @@ pub struct Db {
 struct Engine {
     parts: Arc<Parts>,
     workers: Mutex<Vec<JoinHandle<()>>>,
-    /// Snapshots by id, for callers that hold no handles.
-    snapshots: Mutex<BTreeMap<SnapshotId, SequenceNumber>>,
+    snapshots: Mutex<NamedSnapshots>,
+}
+
+/// Snapshots by id, for callers that hold no handles.
+#[derive(Default)]
+struct NamedSnapshots {
+    live: BTreeMap<SnapshotId, SequenceNumber>,
+    /// The last id given; none is given twice, so that a late release cannot
+    /// hit somebody else's snapshot.
+    last: u64,
 }
 
 /// What worker threads share with the handles.

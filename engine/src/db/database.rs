@@ -26,7 +26,7 @@ impl Db {
 
     fn sequence_of(&self, snapshot: Option<SnapshotId>) -> Result<Option<SequenceNumber>> {
         let Some(id) = snapshot else { return Ok(None) };
-        let found = lock(&self.engine.snapshots).get(&id).copied();
+        let found = lock(&self.engine.snapshots).live.get(&id).copied();
         found.map(Some).ok_or_else(|| unknown_snapshot(id))
     }
 }
@@ -73,13 +73,15 @@ impl Database for Db {
         let core = self.core();
         core.check_open()?;
         let mut snapshots = lock(&self.engine.snapshots);
-        let id = SnapshotId(snapshots.keys().next_back().map_or(1, |last| last.0 + 1));
-        snapshots.insert(id, core.snapshots.acquire(&core.visible));
+        snapshots.last += 1;
+        let id = SnapshotId(snapshots.last);
+        snapshots.live.insert(id, core.snapshots.acquire(&core.visible));
         Ok(id)
     }
 
     fn release(&self, snapshot: SnapshotId) -> Result<()> {
-        let seq = lock(&self.engine.snapshots).remove(&snapshot).ok_or_else(|| unknown_snapshot(snapshot))?;
+        let seq = lock(&self.engine.snapshots).live.remove(&snapshot);
+        let seq = seq.ok_or_else(|| unknown_snapshot(snapshot))?;
         self.core().snapshots.release(seq);
         Ok(())
     }
