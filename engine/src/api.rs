@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::batch::WriteBatch;
 use crate::error::{Error, Result};
 use crate::key::{KeyspaceId, prefix_end};
-use crate::options::{Budget, Durability};
+use crate::options::{Budget, Durability, KeyspaceOptions};
 use crate::stats::{Stats, VerifyReport};
 
 /// A live snapshot of a [`Database`]; released by [`Database::release`].
@@ -168,6 +168,45 @@ pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Byt
     })
 }
 
+/// A transaction on a [`Database`]; dropping it gives it up. It reads at a
+/// snapshot, its own writes included.
+pub trait DatabaseTransaction: Send {
+    /// The value of `key`, if it has one.
+    fn get(&mut self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Bytes>>;
+
+    /// Starts a scan, of what was visible when the transaction began and of what
+    /// it has written so far.
+    fn scan(&mut self, keyspace: KeyspaceId, range: &ScanRange) -> Result<Box<dyn Scan>>;
+
+    /// Adds operations; nobody else sees them before the commit.
+    ///
+    /// # Errors
+    /// `InvalidArgument` as for a commit; none of them has been added.
+    fn write(&mut self, batch: WriteBatch) -> Result<()>;
+
+    /// A point to come back to.
+    fn savepoint(&mut self) -> Result<Savepoint>;
+
+    /// Takes back what was written since a savepoint. What was read since then
+    /// is still validated.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if an earlier savepoint has been gone back to.
+    fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()>;
+
+    /// Commits: what was written is visible, and as durable as asked, on return.
+    /// A transaction that wrote nothing needs no commit and never conflicts.
+    ///
+    /// # Errors
+    /// `Conflict` with a key that it read and that has changed since: begin
+    /// again. Nothing was written. Otherwise as [`Database::write`].
+    fn commit(self: Box<Self>, durability: Durability) -> Result<()>;
+}
+
+/// A point in a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Savepoint(pub u32);
+
 /// An open database: native, or inside a sandbox.
 ///
 /// All methods may be called from many threads. Reads without a snapshot see
@@ -175,7 +214,18 @@ pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Byt
 pub trait Database: Send + Sync {
     /// The keyspace of this name, created durably if absent. Names are 1 to 255
     /// bytes of UTF-8 without control characters.
-    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId>;
+    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
+        self.create_keyspace_with(name, &KeyspaceOptions::default())
+    }
+
+    /// The same with a merge operator or a time to live. A keyspace that exists
+    /// takes on another time to live, and refuses another merge operator.
+    fn create_keyspace_with(&self, name: &str, options: &KeyspaceOptions) -> Result<KeyspaceId>;
+
+    /// Drops a keyspace and everything in it, durably; false if there is none.
+    /// Its name may be given to another one, its id is not. Scans of it that have
+    /// begun go on; snapshots do not keep it.
+    fn drop_keyspace(&self, name: &str) -> Result<bool>;
 
     /// The keyspace of this name, if there is one.
     fn find_keyspace(&self, name: &str) -> Result<Option<KeyspaceId>>;
@@ -196,6 +246,9 @@ pub trait Database: Send + Sync {
 
     /// Commits a batch; it is visible, and durable as asked, on return.
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()>;
+
+    /// Begins a transaction at what is visible now.
+    fn transaction(&self) -> Result<Box<dyn DatabaseTransaction>>;
 
     /// Freezes what is visible now, until [`Database::release`].
     fn snapshot(&self) -> Result<SnapshotId>;
@@ -238,6 +291,26 @@ pub trait Database: Send + Sync {
     fn put(&self, keyspace: KeyspaceId, key: &[u8], value: &[u8], durability: Durability) -> Result<()> {
         let mut batch = WriteBatch::new();
         batch.put(keyspace, key, value);
+        self.write(batch, durability)
+    }
+
+    /// Commits one merge, by the keyspace's merge operator.
+    fn merge(&self, keyspace: KeyspaceId, key: &[u8], operand: &[u8], durability: Durability) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        batch.merge(keyspace, key, operand);
+        self.write(batch, durability)
+    }
+
+    /// Commits one delete of all keys from `start` on and below `end`.
+    fn delete_range(
+        &self,
+        keyspace: KeyspaceId,
+        start: &[u8],
+        end: &[u8],
+        durability: Durability,
+    ) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        batch.delete_range(keyspace, start, end);
         self.write(batch, durability)
     }
 

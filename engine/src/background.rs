@@ -284,14 +284,17 @@ impl Background {
 impl CompactionLane {
     fn begin(&mut self, core: &Core) -> Result<()> {
         while let Some(id) = self.wanted.front() {
-            self.job = Compaction::full(core, core.keyspace(*id)?);
+            // One that was dropped meanwhile is nobody's wish any more.
+            if let Ok(keyspace) = core.keyspace(*id) {
+                self.job = Compaction::full(core, keyspace)?;
+            }
             if self.job.is_some() {
                 self.is_full = true;
                 return Ok(());
             }
             self.wanted.pop_front();
         }
-        self.job = Compaction::next(core);
+        self.job = Compaction::next(core)?;
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use crate::key::FileNumber;
 use crate::keyspace::{Keyspace, View};
 use crate::merge::MergeCursor;
 use crate::options::Budget;
+use crate::range_delete::RangeDeletes;
 use crate::sync::lock;
 use crate::version::{Run, RunCursor, TableHandle, Version};
 
@@ -35,7 +36,10 @@ pub(crate) struct Compaction {
 
 impl Compaction {
     /// The most urgent compaction of any keyspace.
-    pub fn next(core: &Core) -> Option<Compaction> {
+    ///
+    /// # Errors
+    /// As all of [`Compaction`].
+    pub fn next(core: &Core) -> Result<Option<Compaction>> {
         let parameters = parameters(core);
         let picked = core.keyspaces().into_iter().filter_map(|keyspace| {
             let version = Arc::clone(&keyspace.view().version);
@@ -43,18 +47,20 @@ impl Compaction {
             Some((keyspace, version, pick))
         });
         let urgent = picked.max_by(|a, b| a.2.score.total_cmp(&b.2.score));
-        urgent.map(|(keyspace, version, pick)| Compaction::new(core, keyspace, &version, pick))
+        urgent.map(|(keyspace, version, pick)| Compaction::new(core, keyspace, &version, pick)).transpose()
     }
 
     /// The compaction that makes one run of a keyspace; `None` if it has no
     /// tables.
-    pub fn full(core: &Core, keyspace: Arc<Keyspace>) -> Option<Compaction> {
+    pub fn full(core: &Core, keyspace: Arc<Keyspace>) -> Result<Option<Compaction>> {
         let version = Arc::clone(&keyspace.view().version);
-        let pick = pick::pick_all(&shapes(&version), &parameters(core))?;
-        Some(Compaction::new(core, keyspace, &version, pick))
+        let pick = pick::pick_all(&shapes(&version), &parameters(core));
+        pick.map(|pick| Compaction::new(core, keyspace, &version, pick)).transpose()
     }
 
-    fn new(core: &Core, keyspace: Arc<Keyspace>, version: &Version, pick: Pick) -> Compaction {
+    /// # Errors
+    /// Those of opening an input with range tombstones.
+    fn new(core: &Core, keyspace: Arc<Keyspace>, version: &Version, pick: Pick) -> Result<Compaction> {
         let is_input = |table: &Arc<TableHandle>| pick.inputs.contains(&table.meta().number);
         let mut sources: Vec<Box<dyn Cursor + Send>> = Vec::new();
         let mut inputs = Vec::new();
@@ -66,15 +72,23 @@ impl Compaction {
             }
         }
         let older: Vec<Run> = version.runs.iter().filter(|run| run.level > pick.level).cloned().collect();
+        let mut range_deletes = RangeDeletes::default();
+        if !pick.moves {
+            for table in inputs.iter().filter(|table| table.meta().range_deletes > 0) {
+                range_deletes.extend(table.table()?.range_deletes());
+            }
+        }
         let plan = MergePlan {
-            keyspace: keyspace.id,
+            keyspace: Arc::clone(&keyspace),
             level: pick.level,
             table_bytes: core.options.target_file_bytes,
             cursor: Box::new(MergeCursor::new(sources)),
+            range_deletes,
+            expires: inputs.iter().any(|table| table.meta().expires()),
             older,
         };
         let merge = (!pick.moves).then(|| MergeJob::new(core, plan));
-        Compaction { keyspace, pick, inputs, merge }
+        Ok(Compaction { keyspace, pick, inputs, merge })
     }
 
     /// Works for about `budget`; true once the outcome is installed.
@@ -112,6 +126,13 @@ impl Compaction {
         let removed: Vec<FileNumber> = self.inputs.iter().map(|table| table.meta().number).collect();
         let bytes_written: u64 = added.iter().map(|table| table.meta.bytes).sum();
         let mut manifest = lock(&core.manifest);
+        if self.keyspace.is_dropped() {
+            drop(manifest);
+            if let Some(merge) = &self.merge {
+                merge.remove_tables(core);
+            }
+            return Ok(());
+        }
         core.install(&self.keyspace, &mut manifest, Vec::new(), &removed, added, |view, version| View {
             active: Arc::clone(&view.active),
             immutable: view.immutable.clone(),

@@ -12,13 +12,15 @@ use std::sync::atomic::{
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
-use crate::edit::{Item, Placed, check_name};
+use crate::edit::{Item, KeyspaceFacts, Placed, check_name};
 use crate::error::{Error, Result};
 use crate::filename;
 use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
 use crate::keyspace::{Keyspace, View};
 use crate::manifest::Manifest;
-use crate::options::{Background, Options};
+use crate::merge_operator::{self, BuiltIn, MergeOperator};
+use crate::options::{Background, KeyspaceOptions, Options};
+use crate::read::Moment;
 use crate::snapshots::Snapshots;
 use crate::sstable::{Cache, TableMeta};
 use crate::storage::{Lock, Storage};
@@ -122,6 +124,12 @@ impl Core {
         SequenceNumber(self.visible.load(Acquire))
     }
 
+    /// When a read takes place that begins now, or at a snapshot.
+    pub fn moment(&self, snapshot: Option<SequenceNumber>) -> Moment {
+        let seq = snapshot.unwrap_or_else(|| self.visible());
+        Moment { seq, now_ms: self.options.environment.unix_ms() }
+    }
+
     // --- Whether calls are answered -------------------------------------------
 
     /// # Errors
@@ -202,26 +210,77 @@ impl Core {
     }
 
     /// The keyspace `name`, created if it does not exist; durable on return.
-    pub fn create_keyspace(&self, name: &str) -> Result<Arc<Keyspace>> {
-        if let Some(found) = self.find_keyspace(name) {
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the name will not do, the merge operator is
+    /// unknown, or the keyspace exists with another one.
+    pub fn create_keyspace(&self, name: &str, options: &KeyspaceOptions) -> Result<Arc<Keyspace>> {
+        if let Some(found) = self.find_keyspace(name)
+            && found.accepts(options)?
+        {
             return Ok(found);
         }
         self.check_writable()?;
         check_name(name)?;
         let mut manifest = lock(&self.manifest);
         if let Some(found) = self.find_keyspace(name) {
+            if !found.accepts(options)? {
+                self.change_ttl(&mut manifest, &found, options)?;
+            }
             return Ok(found);
         }
-        let highest = read(&self.catalog).keys().next_back().map_or(0, |id| id.0);
-        let id = highest.checked_add(1).map(KeyspaceId);
+        let merge_operator = options.merge_operator.clone().unwrap_or_default();
+        let supplied = &self.options.merge_operators;
+        if !merge_operator.is_empty() && !merge_operator::exists(&merge_operator, supplied) {
+            let built_in = BuiltIn::ALL.map(|operator| operator.name().to_owned()).join(", ");
+            return Err(Error::invalid(format!(
+                "there is no merge operator {merge_operator:?}; there are {built_in}, and those in the options"
+            )));
+        }
+        let id = manifest.state().keyspace_max.0.checked_add(1).map(KeyspaceId);
         let id = id.ok_or_else(|| Error::Unsupported("the database has no keyspace ids left".into()))?;
         self.storage.create_dir(&filename::sst_dir(id))?;
         self.storage.sync_dir(filename::SST_DIR)?;
+        let ttl_ms = options.ttl_ms.unwrap_or(0);
+        let operator = merge_operator::find(&merge_operator, supplied);
         let flushed_through = SequenceNumber(0);
-        self.commit(&mut manifest, &[Item::Keyspace { id, name: name.to_owned(), flushed_through }])?;
-        let keyspace = Arc::new(Keyspace::new(id, name.to_owned(), Version::default()));
+        let facts = KeyspaceFacts { name: name.to_owned(), flushed_through, merge_operator, ttl_ms };
+        self.commit(&mut manifest, &[Item::Keyspace(id, facts.clone())])?;
+        let keyspace = Arc::new(Keyspace::new(id, &facts, operator, Version::default()));
         write(&self.catalog).insert(id, Arc::clone(&keyspace));
         Ok(keyspace)
+    }
+
+    fn change_ttl(
+        &self,
+        manifest: &mut Manifest,
+        keyspace: &Keyspace,
+        options: &KeyspaceOptions,
+    ) -> Result<()> {
+        let record = manifest.state().keyspaces.get(&keyspace.id);
+        let Some(mut facts) = record.map(|record| record.facts.clone()) else { return Ok(()) };
+        facts.ttl_ms = options.ttl_ms.unwrap_or(0);
+        let ttl_ms = facts.ttl_ms;
+        self.commit(manifest, &[Item::Keyspace(keyspace.id, facts)])?;
+        keyspace.set_ttl_ms(ttl_ms);
+        Ok(())
+    }
+
+    /// Drops the keyspace `name`; false if there is none. Durable on return. Only
+    /// with the write path held still.
+    pub fn drop_keyspace(&self, name: &str) -> Result<bool> {
+        let mut manifest = lock(&self.manifest);
+        let Some(keyspace) = self.find_keyspace(name) else { return Ok(false) };
+        self.commit(&mut manifest, &[Item::KeyspaceDropped(keyspace.id)])?;
+        write(&self.catalog).remove(&keyspace.id);
+        let view = keyspace.view();
+        keyspace.drop_contents();
+        if self.names_durable {
+            view.version.tables().for_each(|table| table.retire());
+        }
+        drop(manifest);
+        self.views_changed();
+        Ok(true)
     }
 
     // --- The manifest ------------------------------------------------------------
@@ -246,7 +305,8 @@ impl Core {
     }
 
     /// Makes the outcome of a flush or a compaction durable, then visible to
-    /// readers: tables go and come, WALs go, and `install` makes the new view.
+    /// readers: tables go and come, WALs go, and `install` makes the new view. The
+    /// keyspace must not have been dropped.
     pub fn install(
         &self,
         keyspace: &Keyspace,

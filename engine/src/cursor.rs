@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::key::{EntryRef, SequenceNumber, ValueKind};
+use crate::key::{EntryRef, SequenceNumber};
 
 /// A position among entries in internal-key order (key ascending, sequence
 /// number descending). Fresh cursors stand nowhere; moving past either end
@@ -32,11 +32,26 @@ pub trait Cursor {
     fn value(&self) -> Bytes;
 }
 
-/// What a point read found: the newest version of its key that it may see.
+/// A point read on its way from the newest layer to the oldest.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Newer versions are not looked at.
+    pub seq: SequenceNumber,
+    /// Versions below are hidden by a range tombstone; 0 without one.
+    pub hidden_below: SequenceNumber,
+    /// The time, in Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// What a point read found in a layer: the newest version that it may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// What it does.
-    pub kind: ValueKind,
-    /// The value; empty for a tombstone.
-    pub value: Bytes,
+pub enum Found {
+    /// The key has this value.
+    Value(Bytes),
+    /// It has none: a tombstone, an expired entry, or a range tombstone.
+    Gone,
+    /// An operand for what is found below this sequence number.
+    Operand(SequenceNumber, Bytes),
 }

@@ -9,11 +9,13 @@ use std::thread::JoinHandle;
 
 use crate::api::SnapshotId;
 use crate::background::{Background, Lane};
+use crate::batch::WriteBatch;
 use crate::core::Core;
 use crate::edit::Item;
 use crate::error::{Error, Result};
 use crate::key::SequenceNumber;
-use crate::options::Options;
+use crate::options::{Durability, KeyspaceOptions, Options};
+use crate::read_set::ReadSet;
 use crate::recovery;
 use crate::storage::Storage;
 use crate::sync::lock;
@@ -24,11 +26,13 @@ mod database;
 mod keyspace;
 mod rows;
 mod snapshot;
+mod transaction;
 
 pub use batch::Batch;
 pub use keyspace::Keyspace;
 pub use rows::Rows;
 pub use snapshot::Snapshot;
+pub use transaction::Transaction;
 
 /// An open database. Clones share it; it is closed when the last clone, and the
 /// last [`Keyspace`], [`Snapshot`] and [`Rows`], is gone.
@@ -109,9 +113,49 @@ impl Db {
     /// `InvalidArgument` for a name that is empty, longer than 255 bytes or has
     /// control characters.
     pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        self.keyspace_with(name, KeyspaceOptions::default())
+    }
+
+    /// The same with a merge operator or a time to live.
+    ///
+    /// # Errors
+    /// `InvalidArgument` also for a merge operator that is not there, or not that
+    /// of the keyspace, if it exists.
+    pub fn keyspace_with(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
         self.core().check_open()?;
-        let inner = self.core().create_keyspace(name)?;
+        let inner = self.core().create_keyspace(name, &options)?;
         Ok(Keyspace { engine: Arc::clone(&self.engine), inner })
+    }
+
+    /// Begins a transaction at what is visible now.
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(Arc::clone(&self.engine))
+    }
+
+    /// Runs `work` in a transaction and commits it, again from the start as often
+    /// as it conflicts, `attempts` times at most.
+    ///
+    /// # Errors
+    /// `Conflict` of the last attempt, or whatever else `work` or the commit
+    /// answers, at once.
+    pub fn transact<T>(
+        &self,
+        attempts: usize,
+        durability: Durability,
+        mut work: impl FnMut(&mut Transaction) -> Result<T>,
+    ) -> Result<T> {
+        let mut attempt = 1;
+        loop {
+            let mut transaction = self.transaction();
+            let outcome = work(&mut transaction).and_then(|answer| {
+                transaction.commit(durability)?;
+                Ok(answer)
+            });
+            match outcome {
+                Err(Error::Conflict { .. }) if attempt < attempts => attempt += 1,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A batch over any keyspaces of this database.
@@ -131,11 +175,11 @@ impl Db {
 
 impl Engine {
     /// Commits a batch, with the background work that goes with it.
-    fn commit(&self, batch: crate::WriteBatch, durability: crate::Durability) -> Result<()> {
+    fn commit(&self, batch: WriteBatch, durability: Durability, reads: Option<ReadSet>) -> Result<()> {
         let Parts { core, writes, background } = &*self.parts;
         let bytes = batch.encoded_bytes() as u64;
         background.make_room(core)?;
-        writes.commit(core, batch, durability)?;
+        writes.commit(core, batch, durability, reads)?;
         background.pay(core, bytes);
         Ok(())
     }

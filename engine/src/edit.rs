@@ -10,7 +10,7 @@
 //! item     := tag u8 | len u32 | payload of len bytes
 //! 1 header           := epoch u64 | next file u64 | last sequence u64 | names durable u8
 //! 2 keyspace         := id u32 | flushed through u64 | memtable u8 | flags u8 | zero u16
-//!                     | name | schema | merge operator
+//!                     | name | schema | merge operator | [ttl ms u64]
 //! 3 keyspace dropped := id u32
 //! 4 table added      := level u32 | run u64 | keyspace u32 | number u64 | bytes u64
 //!                     | tail offset u64 | tail xxh64 u64 | seq min u64 | seq max u64
@@ -21,16 +21,24 @@
 //! 7 wal ended        := number u64 | bytes u64 | last sequence u64
 //! 8 wal removed      := number u64
 //! 9 clean close      := last sequence u64
+//! flags              := bit 0: a time to live follows
 //! ```
 //!
-//! Schema, merge operator and the flags are reserved by format version 1 and
-//! empty so far; an edit that uses them is refused, as is an unknown tag.
+//! Of the ids of keyspaces that were dropped a new manifest names the highest, so
+//! that none is given twice. The schema is reserved by format version 1 and empty
+//! so far; an edit that uses it is refused, as is an unknown tag.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::key::{FileNumber, KEY_BYTES_MAX, KeyspaceId, SequenceNumber};
 use crate::sstable::TableMeta;
+
+/// The kind of memtable of a keyspace, so far the only one.
+const SORTED_MEMTABLE: u8 = 0;
+
+/// Flag of a keyspace with a time to live.
+const HAS_TTL: u8 = 1;
 
 /// Longest name of a keyspace, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -41,14 +49,7 @@ pub enum Item {
     /// Facts about the database; later ones replace earlier ones.
     Header(Header),
     /// A keyspace, new or changed.
-    Keyspace {
-        /// Its id.
-        id: KeyspaceId,
-        /// Its name.
-        name: String,
-        /// Highest sequence number whose operations are in SSTables.
-        flushed_through: SequenceNumber,
-    },
+    Keyspace(KeyspaceId, KeyspaceFacts),
     /// A keyspace and everything in it is gone.
     KeyspaceDropped(KeyspaceId),
     /// An SSTable is live.
@@ -64,6 +65,19 @@ pub enum Item {
     /// The database was closed at this sequence number. Any later edit ends
     /// that state.
     CleanClose(SequenceNumber),
+}
+
+/// Facts about a keyspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyspaceFacts {
+    /// Its name.
+    pub name: String,
+    /// Highest sequence number whose operations are in SSTables.
+    pub flushed_through: SequenceNumber,
+    /// Name of its merge operator; empty without one.
+    pub merge_operator: String,
+    /// Milliseconds that an entry lives unless it says otherwise; 0: for ever.
+    pub ttl_ms: u64,
 }
 
 /// Facts about the database as a whole.
@@ -127,13 +141,17 @@ fn encode_item(item: &Item, out: &mut Vec<u8>) -> u8 {
             out.push(u8::from(header.names_durable));
             1
         }
-        Item::Keyspace { id, name, flushed_through } => {
+        Item::Keyspace(id, facts) => {
             out.extend_from_slice(&id.0.to_le_bytes());
-            put(out, &[flushed_through.0]);
-            out.extend_from_slice(&[0; 4]);
-            put_bytes(out, name.as_bytes());
+            put(out, &[facts.flushed_through.0]);
+            let flags = if facts.ttl_ms == 0 { 0 } else { HAS_TTL };
+            out.extend_from_slice(&[SORTED_MEMTABLE, flags, 0, 0]);
+            put_bytes(out, facts.name.as_bytes());
             put_bytes(out, &[]);
-            put_bytes(out, &[]);
+            put_bytes(out, facts.merge_operator.as_bytes());
+            if facts.ttl_ms != 0 {
+                put(out, &[facts.ttl_ms]);
+            }
             2
         }
         Item::KeyspaceDropped(id) => {
@@ -222,21 +240,24 @@ fn decode_item(tag: u8, reader: &mut Reader<'_>) -> Result<Item, Refusal> {
         2 => {
             let id = KeyspaceId(reader.u32().ok_or(CUT)?);
             let flushed_through = sequence(word(reader)?)?;
-            if reader.u32().ok_or(CUT)? != 0 {
+            let options = reader.take(4).ok_or(CUT)?;
+            let &[SORTED_MEMTABLE, flags @ (0 | HAS_TTL), 0, 0] = options else {
                 return Err(Refusal::Unsupported("a keyspace option"));
+            };
+            let text = |bytes: Option<&[u8]>, what| {
+                let text = std::str::from_utf8(bytes.ok_or(CUT)?).map_err(|_| Refusal::Damaged(what))?;
+                Ok(text.to_owned())
+            };
+            let name = text(reader.bytes(), "the name of a keyspace is not text")?;
+            if check_name(&name).is_err() {
+                return Err(Refusal::Damaged("the name of a keyspace is not valid"));
             }
-            let name = std::str::from_utf8(reader.bytes().ok_or(CUT)?)
-                .ok()
-                .filter(|name| check_name(name).is_ok())
-                .ok_or(Refusal::Damaged("the name of a keyspace is not valid"))?
-                .to_owned();
             if !reader.bytes().ok_or(CUT)?.is_empty() {
                 return Err(Refusal::Unsupported("a typed keyspace"));
             }
-            if !reader.bytes().ok_or(CUT)?.is_empty() {
-                return Err(Refusal::Unsupported("a merge operator"));
-            }
-            Item::Keyspace { id, name, flushed_through }
+            let merge_operator = text(reader.bytes(), "the name of a merge operator is not text")?;
+            let ttl_ms = if flags == HAS_TTL { word(reader)? } else { 0 };
+            Item::Keyspace(id, KeyspaceFacts { name, flushed_through, merge_operator, ttl_ms })
         }
         3 => Item::KeyspaceDropped(KeyspaceId(reader.u32().ok_or(CUT)?)),
         4 => {
@@ -289,14 +310,11 @@ fn check_meta(meta: &TableMeta) -> Result<(), Refusal> {
     let sound = entries.is_some()
         && meta.tail_offset <= meta.bytes
         && meta.key_min <= meta.key_max
-        && meta.key_max.len() <= KEY_BYTES_MAX
+        && meta.key_max.len() <= KEY_BYTES_MAX + usize::from(meta.range_deletes > 0)
         && meta.key_min.len() <= KEY_BYTES_MAX
         && meta.seq_min <= meta.seq_max;
     if !sound {
         return Err(Refusal::Damaged("the description of an SSTable contradicts itself"));
-    }
-    if meta.range_deletes != 0 {
-        return Err(Refusal::Unsupported("range tombstones"));
     }
     Ok(())
 }
@@ -350,6 +368,8 @@ pub struct State {
     pub header: Header,
     /// Live keyspaces.
     pub keyspaces: BTreeMap<KeyspaceId, KeyspaceRecord>,
+    /// The highest id that a keyspace has or had.
+    pub keyspace_max: KeyspaceId,
     /// WALs that recovery reads, in order of their numbers.
     pub wals: BTreeMap<FileNumber, WalRecord>,
     /// Sequence number of a clean close, if that was the last edit.
@@ -357,12 +377,10 @@ pub struct State {
 }
 
 /// A keyspace in a [`State`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyspaceRecord {
-    /// Its name.
-    pub name: String,
-    /// Highest sequence number whose operations are in SSTables.
-    pub flushed_through: SequenceNumber,
+    /// Name and options.
+    pub facts: KeyspaceFacts,
     /// Live SSTables.
     pub tables: BTreeMap<FileNumber, Placed>,
 }
@@ -390,17 +408,16 @@ impl State {
     fn apply_item(&mut self, item: &Item) -> Result<(), String> {
         match item {
             Item::Header(header) => self.header = *header,
-            Item::Keyspace { id, name, flushed_through } => {
-                let record = self.keyspaces.entry(*id).or_insert_with(|| KeyspaceRecord {
-                    name: name.clone(),
-                    flushed_through: SequenceNumber(0),
-                    tables: BTreeMap::new(),
-                });
-                record.name.clone_from(name);
-                record.flushed_through = *flushed_through;
+            Item::Keyspace(id, facts) => {
+                self.keyspaces.entry(*id).or_default().facts = facts.clone();
+                self.keyspace_max = self.keyspace_max.max(*id);
             }
             Item::KeyspaceDropped(id) => {
-                self.keyspaces.remove(id).ok_or_else(|| format!("keyspace {} is dropped twice", id.0))?;
+                // A new manifest names one that it never had.
+                if self.keyspaces.remove(id).is_none() && *id <= self.keyspace_max {
+                    return Err(format!("keyspace {} is dropped twice", id.0));
+                }
+                self.keyspace_max = self.keyspace_max.max(*id);
             }
             Item::TableAdded(placed) => {
                 let (keyspace, number) = (placed.meta.keyspace, placed.meta.number);
@@ -441,9 +458,11 @@ impl State {
     pub fn snapshot(&self) -> Vec<Item> {
         let mut items = vec![Item::Header(self.header)];
         for (id, record) in &self.keyspaces {
-            let (name, flushed_through) = (record.name.clone(), record.flushed_through);
-            items.push(Item::Keyspace { id: *id, name, flushed_through });
+            items.push(Item::Keyspace(*id, record.facts.clone()));
             items.extend(record.tables.values().cloned().map(Item::TableAdded));
+        }
+        if !self.keyspaces.contains_key(&self.keyspace_max) && self.keyspace_max > KeyspaceId(0) {
+            items.push(Item::KeyspaceDropped(self.keyspace_max));
         }
         for (number, wal) in &self.wals {
             items.push(Item::WalAdded(*number, wal.first_sequence));
@@ -487,11 +506,15 @@ mod tests {
         let end = WalEnd { bytes: 77, last_sequence: SequenceNumber(80) };
         vec![
             Item::Header(header),
-            Item::Keyspace {
-                id: KeyspaceId(1),
-                name: "flights".to_owned(),
-                flushed_through: SequenceNumber(70),
-            },
+            Item::Keyspace(
+                KeyspaceId(1),
+                KeyspaceFacts {
+                    name: "flights".to_owned(),
+                    flushed_through: SequenceNumber(70),
+                    merge_operator: "i64.add".to_owned(),
+                    ttl_ms: 1000,
+                },
+            ),
             Item::TableAdded(Placed { level: 1, run: 1, meta: meta() }),
             Item::WalAdded(FileNumber(10), SequenceNumber(71)),
             Item::WalEnded(FileNumber(10), end),
@@ -530,7 +553,6 @@ mod tests {
             Item::TableRemoved(KeyspaceId(1), FileNumber(1)),
             Item::WalRemoved(FileNumber(1)),
             Item::WalAdded(FileNumber(10), SequenceNumber(1)),
-            Item::KeyspaceDropped(KeyspaceId(7)),
         ] {
             assert!(state.clone().apply(std::slice::from_ref(&item)).is_err(), "{item:?}");
         }
@@ -552,9 +574,17 @@ mod tests {
     fn newer_items_are_unsupported() {
         let unknown = [200, 0, 0, 0, 0];
         assert!(matches!(decode(&unknown, "m", 0), Err(Error::Unsupported(_))));
-        let mut placed = meta();
-        placed.range_deletes = 1;
-        let bytes = encode(&[Item::TableAdded(Placed { level: 0, run: 9, meta: placed })]);
-        assert!(matches!(decode(&bytes, "m", 0), Err(Error::Unsupported(_))));
+    }
+
+    #[test]
+    fn ids_of_dropped_keyspaces_are_remembered() {
+        let mut state = State::default();
+        state.apply(&edit()).unwrap();
+        let dropped = Item::KeyspaceDropped(KeyspaceId(1));
+        state.apply(&[Item::TableRemoved(KeyspaceId(1), FileNumber(9)), dropped.clone()]).unwrap();
+        assert!(state.clone().apply(&[dropped]).is_err(), "twice");
+        let mut again = State::default();
+        again.apply(&state.snapshot()).unwrap();
+        assert_eq!((again.keyspaces.len(), again.keyspace_max), (0, KeyspaceId(1)));
     }
 }

@@ -31,10 +31,12 @@ impl Flush {
         let waiting = core.keyspaces().into_iter().filter_map(oldest);
         let (keyspace, memory) = waiting.min_by_key(|(_, memory)| memory.first_wal())?;
         let plan = MergePlan {
-            keyspace: keyspace.id,
+            keyspace: Arc::clone(&keyspace),
             level: 0,
             table_bytes: u64::MAX,
             cursor: Arc::clone(&memory.table).cursor(),
+            range_deletes: (*memory.range_deletes()).clone(),
+            expires: memory.expires(),
             older: keyspace.view().version.runs.clone(),
         };
         let merge = MergeJob::new(core, plan);
@@ -63,13 +65,17 @@ impl Flush {
     }
 
     fn install(&self, core: &Core) -> Result<()> {
-        let (id, name) = (self.keyspace.id, self.keyspace.name.clone());
-        let flushed_through = self.memory.last_seq();
+        let facts = self.keyspace.facts(self.memory.last_seq());
         let added: Vec<Placed> = self.merge.tables().iter().map(level_0).collect();
         let bytes = added.iter().map(|table| table.meta.bytes).sum();
         let mut manifest = lock(&core.manifest);
+        if self.keyspace.is_dropped() {
+            drop(manifest);
+            self.merge.remove_tables(core);
+            return Ok(());
+        }
         let unneeded = self.unneeded_wals(core, manifest.state().wals.keys());
-        let mut items = vec![Item::Keyspace { id, name, flushed_through }];
+        let mut items = vec![Item::Keyspace(self.keyspace.id, facts)];
         items.extend(unneeded.iter().copied().map(Item::WalRemoved));
         core.install(&self.keyspace, &mut manifest, items, &[], added, |view, version| View {
             active: Arc::clone(&view.active),

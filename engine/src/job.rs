@@ -2,20 +2,32 @@
 //! compactions alike.
 //!
 //! Which entries survive: a version of a key is needed if somebody may read it,
-//! that is, if there is a snapshot at or after it and before the next newer
-//! version, or no newer version at all. A tombstone that is needed may still go
-//! if no snapshot is older than it (so every older version in the merge goes)
-//! and no older run holds the key.
+//! that is, if somebody reads at a moment from its commit on and before whatever
+//! ends it: the next newer value or tombstone of the key, or a range delete over
+//! it. What nothing ends, everybody may read. A tombstone that is needed may still
+//! go if no snapshot is older than it (so every older version in the merge goes)
+//! and no older run holds the key; what has expired counts as one. A range
+//! tombstone goes by the same rule.
 //!
-//! Versions of one key always go to the same table: the tables of a run must
-//! not overlap.
+//! An operand ends nothing: what is below it is its base. It is folded into the
+//! next older version where nobody reads between the two and where the two expire
+//! in such an order that folding makes no difference.
+//!
+//! Versions of one key always go to the same table, and range tombstones are cut
+//! where tables are: the tables of a run must not overlap.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::filename;
-use crate::key::{EntryRef, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
+use crate::key::{Entry, EntryRef, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
+use crate::keyspace::Keyspace;
 use crate::options::Budget;
+use crate::range_delete::RangeDeletes;
 use crate::sstable::{TableIdentity, TableMeta, TableOptions, TableWriter};
 use crate::version::Run;
 
@@ -24,18 +36,35 @@ const ENTRY_BYTES: u64 = 16;
 
 /// A merge in progress.
 pub(crate) struct MergeJob {
-    keyspace: KeyspaceId,
-    level: u32,
-    /// Bytes after which the next key begins a new table.
-    table_bytes: u64,
+    keyspace: Arc<Keyspace>,
     cursor: Box<dyn Cursor + Send>,
     started: bool,
     /// Sequence numbers that somebody reads at, ascending.
     snapshots: Vec<SequenceNumber>,
+    /// What had expired when the job began, in Unix milliseconds.
+    now_ms: u64,
     /// Runs older than what is merged.
     older: Vec<Run>,
-    /// Key and sequence number of the entry before.
-    previous: Option<(Vec<u8>, SequenceNumber)>,
+    /// Range tombstones of what is merged.
+    range_deletes: RangeDeletes,
+    /// The key at hand.
+    key: Vec<u8>,
+    /// The lowest sequence number of the key, so far, that ends older versions.
+    ended_at: Option<SequenceNumber>,
+    /// An operand that waits for what is below it.
+    operand: Option<Entry>,
+    output: Output,
+}
+
+/// The tables that a merge writes.
+struct Output {
+    keyspace: KeyspaceId,
+    level: u32,
+    /// Bytes after which the next key begins a new table.
+    table_bytes: u64,
+    expires: bool,
+    /// Range tombstones that are still to be written.
+    range_deletes: RangeDeletes,
     writer: Option<TableWriter>,
     finished: Vec<TableMeta>,
     /// Every file begun.
@@ -44,30 +73,50 @@ pub(crate) struct MergeJob {
 
 /// What to merge, and into what.
 pub(crate) struct MergePlan {
-    pub keyspace: KeyspaceId,
+    pub keyspace: Arc<Keyspace>,
     /// Level of the outcome.
     pub level: u32,
     /// Bytes after which the next key begins a new table.
     pub table_bytes: u64,
     pub cursor: Box<dyn Cursor + Send>,
+    /// Range tombstones of what is merged.
+    pub range_deletes: RangeDeletes,
+    /// Some entry of what is merged expires.
+    pub expires: bool,
     /// Runs older than what is merged.
     pub older: Vec<Run>,
 }
 
 impl MergeJob {
     pub fn new(core: &Core, plan: MergePlan) -> MergeJob {
-        MergeJob {
-            keyspace: plan.keyspace,
+        let snapshots = core.snapshots.points();
+        let mut kept = plan.range_deletes.clone();
+        let oldest = snapshots.first().copied();
+        kept.retain(|start, end, seq| {
+            oldest.is_some_and(|oldest| oldest < seq) || plan.older.iter().any(|run| run.overlaps(start, end))
+        });
+        let output = Output {
+            keyspace: plan.keyspace.id,
             level: plan.level,
             table_bytes: plan.table_bytes,
-            cursor: plan.cursor,
-            started: false,
-            snapshots: core.snapshots.points(),
-            older: plan.older,
-            previous: None,
+            expires: plan.expires,
+            range_deletes: kept,
             writer: None,
             finished: Vec::new(),
             files: Vec::new(),
+        };
+        MergeJob {
+            keyspace: plan.keyspace,
+            cursor: plan.cursor,
+            started: false,
+            snapshots,
+            now_ms: core.options.environment.unix_ms(),
+            older: plan.older,
+            range_deletes: plan.range_deletes,
+            key: Vec::new(),
+            ended_at: None,
+            operand: None,
+            output,
         }
     }
 
@@ -76,35 +125,28 @@ impl MergeJob {
     /// # Errors
     /// Any: [`MergeJob::abandon`] the job.
     pub fn step(&mut self, core: &Core, budget: Budget) -> Result<bool> {
+        let mut fresh = false;
         if !self.started {
             self.started = true;
+            fresh = true;
             self.cursor.seek_first()?;
         }
         let mut spent = 0;
         while spent < budget.bytes {
             let Some(entry) = self.cursor.entry() else {
-                self.finish_table()?;
+                self.end_key(core)?;
+                self.output.finish(core)?;
                 return Ok(true);
             };
             spent += (entry.key.len() + entry.value.len()) as u64 + ENTRY_BYTES;
-            let newer = match &self.previous {
-                Some((key, seq)) if key == entry.key => Some(*seq),
-                _ => None,
-            };
-            if self.is_needed(&entry, newer) {
-                let full =
-                    self.writer.as_ref().is_some_and(|writer| writer.estimated_bytes() >= self.table_bytes);
-                if full && newer.is_none() {
-                    self.finish_table()?;
-                }
-                if self.writer.is_none() {
-                    self.writer = Some(self.new_table(core)?);
-                }
-                if let (Some(writer), Some(entry)) = (&mut self.writer, self.cursor.entry()) {
-                    writer.add(entry)?;
-                }
+            if std::mem::take(&mut fresh) || entry.key != self.key {
+                self.end_key(core)?;
+                let Some(entry) = self.cursor.entry() else { continue };
+                self.key.clear();
+                self.key.extend_from_slice(entry.key);
+                self.ended_at = None;
             }
-            self.remember();
+            self.take(core)?;
             self.cursor.next()?;
         }
         Ok(false)
@@ -112,37 +154,123 @@ impl MergeJob {
 
     /// The tables written; only once [`MergeJob::step`] has answered true.
     pub fn tables(&self) -> &[TableMeta] {
-        &self.finished
+        &self.output.finished
     }
 
     /// Removes what was written, as far as that works: what stays is an orphan
     /// that the next open removes.
     pub fn abandon(self, core: &Core) {
-        drop(self.writer);
-        for number in self.files {
-            let _ = core.storage.remove(&filename::sst(self.keyspace, number));
+        self.remove_tables(core);
+    }
+
+    /// The same while the job is still borrowed.
+    pub fn remove_tables(&self, core: &Core) {
+        for number in &self.output.files {
+            let _ = core.storage.remove(&filename::sst(self.output.keyspace, *number));
         }
     }
 
-    fn remember(&mut self) {
-        let Some(entry) = self.cursor.entry() else { return };
-        let (key, seq) = self.previous.get_or_insert_with(|| (Vec::new(), entry.seq));
-        key.clear();
-        key.extend_from_slice(entry.key);
-        *seq = entry.seq;
-    }
-
-    fn is_needed(&self, entry: &EntryRef<'_>, newer: Option<SequenceNumber>) -> bool {
-        if let Some(newer) = newer {
-            let next = self.snapshots.partition_point(|snapshot| *snapshot < entry.seq);
-            if self.snapshots.get(next).is_none_or(|snapshot| *snapshot >= newer) {
-                return false;
+    /// Does with the entry under the cursor what it deserves.
+    fn take(&mut self, core: &Core) -> Result<()> {
+        let Some(entry) = self.cursor.entry() else { return Ok(()) };
+        let ends = [self.ended_at, self.range_deletes.oldest_over(entry.key, entry.seq)];
+        let end = ends.into_iter().flatten().min();
+        if end.is_some_and(|end| !self.is_read_between(entry.seq, end)) {
+            return Ok(());
+        }
+        let gone = entry.is_gone(self.now_ms);
+        if let Some(operand) = self.operand.take() {
+            match self.folded(&operand, &entry, gone) {
+                None => self.output.write(core, operand.borrowed())?,
+                Some(folded) if folded.kind == ValueKind::Merge => {
+                    self.operand = Some(folded);
+                    return Ok(());
+                }
+                Some(folded) => {
+                    self.ended_at = Some(folded.seq);
+                    return self.output.write(core, folded.borrowed());
+                }
             }
         }
-        let oldest = self.snapshots.first();
-        entry.kind != ValueKind::Delete
-            || oldest.is_some_and(|oldest| *oldest < entry.seq)
-            || self.older.iter().any(|run| run.overlaps(entry.key, entry.key))
+        if !gone && entry.kind == ValueKind::Merge {
+            self.operand = Some(self.owned(entry));
+            return Ok(());
+        }
+        self.ended_at = Some(entry.seq);
+        if !gone {
+            self.output.write(core, entry)?;
+        } else if self.is_tombstone_needed(entry.seq) {
+            let tombstone =
+                EntryRef { kind: ValueKind::Delete, expires_at: Expiry::NEVER, value: &[], ..entry };
+            self.output.write(core, tombstone)?;
+        }
+        Ok(())
+    }
+
+    fn owned(&self, entry: EntryRef<'_>) -> Entry {
+        let EntryRef { key, seq, kind, expires_at, .. } = entry;
+        Entry { key: Bytes::copy_from_slice(key), seq, kind, expires_at, value: self.cursor.value() }
+    }
+
+    /// True if somebody reads at or after `from` and before `to`.
+    fn is_read_between(&self, from: SequenceNumber, to: SequenceNumber) -> bool {
+        let next = self.snapshots.partition_point(|snapshot| *snapshot < from);
+        self.snapshots.get(next).is_some_and(|snapshot| *snapshot < to)
+    }
+
+    /// True if a tombstone of the key at hand may hide something.
+    fn is_tombstone_needed(&self, seq: SequenceNumber) -> bool {
+        self.snapshots.first().is_some_and(|oldest| *oldest < seq)
+            || self.older.iter().any(|run| run.overlaps(&self.key, &self.key))
+    }
+
+    /// `operand` and the next older version of its key as one entry; `None`
+    /// where that could make a difference.
+    fn folded(&self, operand: &Entry, older: &EntryRef<'_>, gone: bool) -> Option<Entry> {
+        let operator = self.keyspace.operator.as_ref()?;
+        if self.is_read_between(older.seq, operand.seq) {
+            return None;
+        }
+        let hidden = self.range_deletes.oldest_over(&operand.key, older.seq);
+        let gone = gone || hidden.is_some_and(|seq| seq <= operand.seq);
+        let (kind, value) = match older.kind {
+            _ if gone => (ValueKind::Put, operator.apply(None, &operand.value)),
+            // What is above must not outlive what is below: the latter would
+            // still count where it should have gone.
+            _ if !older.expires_at.outlives(operand.expires_at) => return None,
+            ValueKind::Merge => (ValueKind::Merge, operator.combine(older.value, &operand.value)),
+            _ => (ValueKind::Put, operator.apply(Some(older.value), &operand.value)),
+        };
+        Some(Entry { kind, value: value.ok()?.into(), ..operand.clone() })
+    }
+
+    /// After the last version of the key at hand.
+    fn end_key(&mut self, core: &Core) -> Result<()> {
+        let Some(mut operand) = self.operand.take() else { return Ok(()) };
+        if !self.older.iter().any(|run| run.overlaps(&self.key, &self.key))
+            && let Some(operator) = &self.keyspace.operator
+            && let Ok(value) = operator.apply(None, &operand.value)
+        {
+            operand = Entry { kind: ValueKind::Put, value: value.into(), ..operand };
+        }
+        self.output.write(core, operand.borrowed())
+    }
+}
+
+impl Output {
+    fn write(&mut self, core: &Core, entry: EntryRef<'_>) -> Result<()> {
+        let full = self.writer.as_ref().is_some_and(|writer| writer.estimated_bytes() >= self.table_bytes);
+        if full && self.writer.as_ref().is_some_and(|writer| !writer.ends_with(entry.key)) {
+            self.finish_table(Some(entry.key))?;
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let writer = self.new_table(core)?;
+                self.writer.insert(writer)
+            }
+        };
+        writer.add(entry)
     }
 
     fn new_table(&mut self, core: &Core) -> Result<TableWriter> {
@@ -154,14 +282,26 @@ impl MergeJob {
             keyspace: self.keyspace,
             level: self.level,
         };
-        let options = TableOptions { compression: core.options.compression, ..TableOptions::default() };
+        let compression = core.options.compression;
+        let options = TableOptions { compression, expires: self.expires, ..TableOptions::default() };
         let file = core.storage.create(&path)?;
         self.files.push(number);
         TableWriter::new(file, path, identity, options)
     }
 
-    fn finish_table(&mut self) -> Result<()> {
-        if let Some(writer) = self.writer.take() {
+    /// Ends the last table; what range tombstones are left may need one of their
+    /// own.
+    fn finish(&mut self, core: &Core) -> Result<()> {
+        if self.writer.is_none() && !self.range_deletes.is_empty() {
+            self.writer = Some(self.new_table(core)?);
+        }
+        self.finish_table(None)
+    }
+
+    /// Ends a table before the key `next`, or the last one.
+    fn finish_table(&mut self, next: Option<&[u8]>) -> Result<()> {
+        if let Some(mut writer) = self.writer.take() {
+            writer.add_range_deletes(self.range_deletes.take_below(next));
             self.finished.push(writer.finish()?);
         }
         Ok(())

@@ -6,6 +6,8 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
+
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 
@@ -15,8 +17,31 @@ pub const KEY_BYTES_MAX: usize = 64 * 1024;
 pub struct SequenceNumber(pub u64);
 
 impl SequenceNumber {
-    /// Largest sequence number: stored in a signed 64-bit Parquet column.
+    /// Above that of any commit; stored in a signed 64-bit Parquet column.
     pub const MAX: SequenceNumber = SequenceNumber(i64::MAX as u64);
+}
+
+/// When an entry expires, in Unix milliseconds. An expired entry acts as a
+/// tombstone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Expiry(pub u64);
+
+impl Expiry {
+    /// Not at all.
+    pub const NEVER: Expiry = Expiry(0);
+    /// The latest there is: stored in a signed 64-bit Parquet column.
+    pub const MAX: Expiry = Expiry(i64::MAX as u64);
+
+    /// True once the time has come.
+    #[inline]
+    pub fn is_past(self, now_ms: u64) -> bool {
+        self != Expiry::NEVER && self.0 <= now_ms
+    }
+
+    /// True if this one comes no earlier than `other`.
+    pub fn outlives(self, other: Expiry) -> bool {
+        self == Expiry::NEVER || (other != Expiry::NEVER && self >= other)
+    }
 }
 
 /// Number of a file; never reused within a database.
@@ -60,8 +85,42 @@ pub struct EntryRef<'a> {
     pub seq: SequenceNumber,
     /// What it does.
     pub kind: ValueKind,
+    /// When it expires.
+    pub expires_at: Expiry,
     /// The value; empty for a tombstone.
     pub value: &'a [u8],
+}
+
+/// One version of one key, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The user's key.
+    pub key: Bytes,
+    /// The commit that wrote it.
+    pub seq: SequenceNumber,
+    /// What it does.
+    pub kind: ValueKind,
+    /// When it expires.
+    pub expires_at: Expiry,
+    /// The value; empty for a tombstone.
+    pub value: Bytes,
+}
+
+impl Entry {
+    /// The same, borrowed.
+    pub fn borrowed(&self) -> EntryRef<'_> {
+        let Entry { key, seq, kind, expires_at, value } = self;
+        EntryRef { key, seq: *seq, kind: *kind, expires_at: *expires_at, value }
+    }
+}
+
+impl EntryRef<'_> {
+    /// True if nobody who looks at `now_ms` finds a value here: a tombstone, or
+    /// what has expired.
+    #[inline]
+    pub fn is_gone(&self, now_ms: u64) -> bool {
+        self.kind == ValueKind::Delete || self.expires_at.is_past(now_ms)
+    }
 }
 
 /// Order of internal keys: key ascending, sequence number descending.

@@ -228,12 +228,13 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edit::KeyspaceFacts;
     use crate::key::KeyspaceId;
     use crate::storage::memory::MemoryStorage;
 
     fn keyspace(id: u32) -> Item {
-        let name = format!("k{id}");
-        Item::Keyspace { id: KeyspaceId(id), name, flushed_through: SequenceNumber(0) }
+        let facts = KeyspaceFacts { name: format!("k{id}"), ..KeyspaceFacts::default() };
+        Item::Keyspace(KeyspaceId(id), facts)
     }
 
     fn new_manifest(storage: &MemoryStorage) -> Manifest {

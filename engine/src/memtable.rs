@@ -8,21 +8,19 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::cursor::{Cursor, Found};
-use crate::key::{SequenceNumber, ValueKind};
+use crate::cursor::Cursor;
+use crate::key::{Entry, SequenceNumber};
 
 pub mod sorted;
 
 /// Sorted versions of keys, in memory.
 pub trait Memtable: Send + Sync + Debug {
-    /// Adds a version; `(key, seq)` must be new. Keys and values are slices of
-    /// a batch and keep its memory alive.
-    fn insert(&self, key: Bytes, seq: SequenceNumber, kind: ValueKind, value: Bytes);
+    /// Adds a version; its key and sequence number together must be new. Keys
+    /// and values are slices of a batch and keep its memory alive.
+    fn insert(&self, entry: Entry);
 
     /// The newest version of `key` at or before `seq`.
-    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Found>;
+    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry>;
 
     /// A cursor over everything, inserts to come included.
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send>;

@@ -128,7 +128,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::key::ValueKind;
+    use crate::key::{Entry, Expiry, ValueKind};
     use crate::memtable::{Memtable, sorted::SortedMemtable};
 
     #[test]
@@ -145,7 +145,9 @@ mod tests {
                 let key = format!("{}", next(30)).into_bytes();
                 let seq = SequenceNumber(seq);
                 let table = &tables[next(4) as usize];
-                table.insert(key.clone().into(), seq, ValueKind::Put, Bytes::copy_from_slice(&key));
+                let value = Bytes::copy_from_slice(&key);
+                let (kind, expires_at) = (ValueKind::Put, Expiry::NEVER);
+                table.insert(Entry { key: value.clone(), seq, kind, expires_at, value });
                 model.push((key, seq));
             }
             model.sort_by(|a, b| compare_internal((&a.0, a.1), (&b.0, b.1)));

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::batch::BatchLimits;
+use crate::merge_operator::MergeOperator;
 
 /// What a commit survives once it has returned. See `docs/durability.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,11 +40,13 @@ pub enum Background {
     Inline,
 }
 
-/// Milliseconds and randomness from outside, so that a run can be replayed;
-/// nothing durable depends on either.
+/// Time and randomness from outside, so that a run can be replayed. No order of
+/// commits depends on either; what expires does so by this clock.
 pub trait Environment: Send + Sync + Debug {
     /// Monotonic milliseconds, for durations in statistics.
     fn monotonic_ms(&self) -> u64;
+    /// Milliseconds since 1970 UTC, for what expires.
+    fn unix_ms(&self) -> u64;
     /// Random bits, for the id of a new database.
     fn random(&self) -> u64;
 }
@@ -76,6 +79,9 @@ pub struct Options {
     pub compression: Compression,
     /// Who does the background work. Default: threads natively, inline on wasm.
     pub background: Background,
+    /// Merge operators beside the built-in ones, for the keyspaces that were
+    /// created with them. Default: none.
+    pub merge_operators: Vec<Arc<dyn MergeOperator>>,
     /// Clock and randomness. Default: the system's.
     pub environment: Arc<dyn Environment>,
 }
@@ -94,6 +100,7 @@ impl Default for Options {
             batch_bytes_max: if wasm { 64 << 20 } else { 256 << 20 },
             compression: Compression::default(),
             background: if wasm { Background::Inline } else { Background::Threads },
+            merge_operators: Vec::new(),
             environment: Arc::new(SystemEnvironment::default()),
         }
     }
@@ -109,6 +116,19 @@ impl Options {
     pub fn wal_bytes_max(&self) -> u64 {
         self.wal_bytes_max.unwrap_or(4 * self.memtable_bytes as u64)
     }
+}
+
+/// What a keyspace is created with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyspaceOptions {
+    /// Name of the merge operator: one of [`crate::BuiltIn`], or one in
+    /// [`Options::merge_operators`]. It stays what it was at creation.
+    /// Default: none.
+    pub merge_operator: Option<String>,
+    /// Milliseconds that an entry lives unless its write says otherwise. It may
+    /// be changed by opening the keyspace with another one; entries keep the
+    /// expiry they were written with. Default: for ever.
+    pub ttl_ms: Option<u64>,
 }
 
 /// How much background work one call may do.
@@ -147,9 +167,21 @@ impl Environment for SystemEnvironment {
         self.start.elapsed().as_millis() as u64
     }
 
-    // The browser has no std clock; durations in statistics read as zero there.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn unix_ms(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_millis() as u64)
+    }
+
+    // The browser has no std clock: durations in statistics read as zero there,
+    // and nothing expires.
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     fn monotonic_ms(&self) -> u64 {
+        0
+    }
+
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    fn unix_ms(&self) -> u64 {
         0
     }
 

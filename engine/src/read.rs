@@ -1,45 +1,138 @@
-//! The one read path: a view of a keyspace at a sequence number.
+//! The one read path: a view of a keyspace at a moment.
+//!
+//! Layers are searched from the newest to the oldest: own writes of a
+//! transaction, memtables, sorted runs. Where layers hold the same key, a newer
+//! one holds only higher sequence numbers of it, range tombstones over it
+//! included; so the first value or tombstone found ends the search, and what a
+//! range tombstone hides it hides in its own layer and in all older ones.
 
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cursor::{Cursor, Found};
+use crate::cursor::{Cursor, Found, Lookup};
 use crate::error::Result;
 use crate::key::{SequenceNumber, ValueKind};
 use crate::keyspace::View;
 use crate::merge::MergeCursor;
+use crate::merge_operator::{self, Operator};
+use crate::range_delete::RangeDeletes;
+use crate::sstable::hash_key;
 use crate::version::RunCursor;
 
 /// Key bounds of a scan.
 pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
-/// The newest version of `key` at or before `seq`, tombstones included.
-pub(crate) fn find(view: &View, key: &[u8], seq: SequenceNumber) -> Result<Option<Found>> {
-    for memory in view.memtables() {
-        if let Some(found) = memory.table.get(key, seq) {
-            return Ok(Some(found));
-        }
-    }
-    view.version.get(key, seq)
+/// When a read takes place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// Later commits are not seen.
+    pub seq: SequenceNumber,
+    /// What has expired by then is not seen, in Unix milliseconds.
+    pub now_ms: u64,
 }
 
-/// The value of `key` at `seq`.
-pub(crate) fn get(view: &View, key: &[u8], seq: SequenceNumber) -> Result<Option<Bytes>> {
-    Ok(find(view, key, seq)?.filter(|found| found.kind == ValueKind::Put).map(|found| found.value))
+/// Sequence number of what a transaction has written and not committed: above
+/// that of any commit, and seen at every moment.
+pub(crate) const OWN: SequenceNumber = SequenceNumber::MAX;
+
+/// A point read.
+pub(crate) struct Search<'a> {
+    lookup: Lookup<'a>,
+    /// The reader's sequence number, while that of the lookup goes down.
+    seq: SequenceNumber,
+    /// Operands found so far, newest first.
+    pub operands: Vec<Bytes>,
+}
+
+impl<'a> Search<'a> {
+    pub fn new(key: &'a [u8], moment: Moment) -> Self {
+        let Moment { seq, now_ms } = moment;
+        let lookup = Lookup { key, seq, hidden_below: SequenceNumber(0), now_ms };
+        Search { lookup, seq, operands: Vec::new() }
+    }
+
+    /// The value of the key in a view, under the operands found before.
+    pub fn run(mut self, view: &View, operator: &Operator) -> Result<Option<Bytes>> {
+        let base = self.base(view)?;
+        if self.operands.is_empty() {
+            return Ok(base);
+        }
+        let value = merge_operator::resolve(operator, self.lookup.key, base.as_deref(), &self.operands)?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn base(&mut self, view: &View) -> Result<Option<Bytes>> {
+        for memory in view.memtables() {
+            let ended = self.layer(&memory.range_deletes(), |lookup| Ok(memory.get(lookup)))?;
+            if let Some(base) = ended {
+                return Ok(base);
+            }
+        }
+        let mut hash = None;
+        for run in &view.version.runs {
+            let Some(handle) = run.table_for(self.lookup.key) else { continue };
+            if handle.meta().seq_min > self.seq {
+                continue;
+            }
+            let hash = *hash.get_or_insert_with(|| hash_key(self.lookup.key));
+            let table = handle.table()?;
+            let ended = self.layer(table.range_deletes(), |lookup| table.get(lookup, hash))?;
+            if let Some(base) = ended {
+                return Ok(base);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks into a layer; answers what ends the search, if something does.
+    fn layer(
+        &mut self,
+        range_deletes: &RangeDeletes,
+        get: impl Fn(&Lookup<'_>) -> Result<Option<Found>>,
+    ) -> Result<Option<Option<Bytes>>> {
+        if !range_deletes.is_empty() {
+            let hidden_below = range_deletes.newest_over(self.lookup.key, self.seq);
+            self.lookup.hidden_below = self.lookup.hidden_below.max(hidden_below);
+        }
+        loop {
+            match get(&self.lookup)? {
+                None => return Ok(None),
+                Some(Found::Gone) => return Ok(Some(None)),
+                Some(Found::Value(value)) => return Ok(Some(Some(value))),
+                Some(Found::Operand(seq, operand)) => {
+                    self.operands.push(operand);
+                    self.lookup.seq = SequenceNumber(seq.0.saturating_sub(1));
+                }
+            }
+        }
+    }
+}
+
+/// What a transaction adds to a scan: entries and range tombstones at [`OWN`].
+pub(crate) struct OwnRows {
+    pub cursor: Box<dyn Cursor + Send>,
+    pub range_deletes: Arc<RangeDeletes>,
 }
 
 /// Walks the visible rows of a view within bounds, in one direction.
 pub(crate) struct RowCursor {
     merge: MergeCursor,
-    seq: SequenceNumber,
+    operator: Operator,
+    moment: Moment,
     bounds: Bounds,
     reverse: bool,
     state: State,
+    /// Of all layers; those without any are left out.
+    range_deletes: Vec<Arc<RangeDeletes>>,
+    /// Those of a transaction, which hide all that is not its own.
+    own_deletes: Option<Arc<RangeDeletes>>,
     /// Key of the row last answered.
     key: Vec<u8>,
     value: Bytes,
+    /// Operands of the row at hand, newest first.
+    operands: Vec<Bytes>,
     /// What the merge reads from.
     _view: Arc<View>,
 }
@@ -52,20 +145,50 @@ enum State {
 }
 
 impl RowCursor {
-    pub fn new(view: Arc<View>, bounds: Bounds, seq: SequenceNumber, reverse: bool) -> Self {
+    /// # Errors
+    /// Those of opening a table with range tombstones.
+    pub fn new(
+        view: Arc<View>,
+        operator: Operator,
+        bounds: Bounds,
+        moment: Moment,
+        reverse: bool,
+        own: Option<OwnRows>,
+    ) -> Result<Self> {
         let mut sources: Vec<Box<dyn Cursor + Send>> = Vec::new();
+        let mut range_deletes: Vec<Arc<RangeDeletes>> = Vec::new();
+        let own_deletes = own.map(|own| {
+            sources.push(own.cursor);
+            own.range_deletes
+        });
         for memory in view.memtables().filter(|memory| !memory.is_empty()) {
             sources.push(Arc::clone(&memory.table).cursor());
+            range_deletes.push(memory.range_deletes());
         }
         for run in &view.version.runs {
             let tables = run.within(&bounds.0, &bounds.1);
+            for table in tables.iter().filter(|table| table.meta().range_deletes > 0) {
+                range_deletes.push(Arc::clone(table.table()?.range_deletes()));
+            }
             if !tables.is_empty() {
                 sources.push(Box::new(RunCursor::new(tables.to_vec())));
             }
         }
-        let state = if is_empty(&bounds) { State::Over } else { State::Fresh };
-        let merge = MergeCursor::new(sources);
-        RowCursor { merge, seq, bounds, reverse, state, key: Vec::new(), value: Bytes::new(), _view: view }
+        range_deletes.retain(|set| !set.is_empty());
+        Ok(RowCursor {
+            merge: MergeCursor::new(sources),
+            operator,
+            moment,
+            reverse,
+            state: if is_empty(&bounds) { State::Over } else { State::Fresh },
+            bounds,
+            range_deletes,
+            own_deletes,
+            key: Vec::new(),
+            value: Bytes::new(),
+            operands: Vec::new(),
+            _view: view,
+        })
     }
 
     /// Moves to the next row; false at the end. After an error the walk is over.
@@ -92,37 +215,78 @@ impl RowCursor {
         &self.value
     }
 
+    fn sees(&self, seq: SequenceNumber) -> bool {
+        seq <= self.moment.seq || seq == OWN
+    }
+
+    fn is_hidden(&self, key: &[u8], seq: SequenceNumber) -> bool {
+        if self.range_deletes.iter().any(|set| set.newest_over(key, self.moment.seq) > seq) {
+            return true;
+        }
+        let own = self.own_deletes.as_ref().filter(|_| seq != OWN);
+        own.is_some_and(|set| set.newest_over(key, OWN) == OWN)
+    }
+
+    /// Makes `base`, under the operands found, the row's value.
+    fn settle(&mut self, base: Option<Bytes>) -> Result<bool> {
+        let value = if self.operands.is_empty() {
+            base
+        } else {
+            let resolved =
+                merge_operator::resolve(&self.operator, &self.key, base.as_deref(), &self.operands)?;
+            self.operands.clear();
+            resolved.map(Bytes::from)
+        };
+        match value {
+            Some(value) => {
+                self.value = value;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
     fn advance_forward(&mut self, fresh: bool) -> Result<bool> {
         if fresh {
             match &self.bounds.0 {
                 Bound::Unbounded => self.merge.seek_first()?,
-                Bound::Included(key) => self.merge.seek(key, SequenceNumber::MAX)?,
+                Bound::Included(key) => self.merge.seek(key, OWN)?,
                 Bound::Excluded(key) => {
                     let key = successor(key);
-                    self.merge.seek(&key, SequenceNumber::MAX)?;
+                    self.merge.seek(&key, OWN)?;
                 }
             }
         }
         // True while the entry may be a version of a key that is done with.
         let mut done = !fresh;
         loop {
-            let Some(entry) = self.merge.entry() else { return Ok(false) };
+            let entry = self.merge.entry().filter(|entry| below_end(entry.key, &self.bounds.1));
+            let Some(entry) = entry else {
+                // Operands without a value below them make one.
+                return self.settle(None);
+            };
             if done && entry.key == self.key {
                 self.merge.next()?;
                 continue;
             }
             done = false;
-            if !below_end(entry.key, &self.bounds.1) {
-                return Ok(false);
+            if !self.operands.is_empty() && entry.key != self.key {
+                return self.settle(None);
             }
-            if entry.seq > self.seq {
+            if !self.sees(entry.seq) {
                 self.merge.next()?;
                 continue;
             }
             self.key.clear();
             self.key.extend_from_slice(entry.key);
-            if entry.kind == ValueKind::Put {
-                self.value = self.merge.value();
+            let gone = entry.is_gone(self.moment.now_ms) || self.is_hidden(entry.key, entry.seq);
+            if !gone && entry.kind == ValueKind::Merge {
+                self.operands.push(self.merge.value());
+                self.merge.next()?;
+                continue;
+            }
+            let base = (!gone).then(|| self.merge.value());
+            if self.settle(base)? {
                 return Ok(true);
             }
             done = true;
@@ -135,10 +299,10 @@ impl RowCursor {
         if fresh {
             match &self.bounds.1 {
                 Bound::Unbounded => self.merge.seek_last()?,
-                Bound::Excluded(key) => self.merge.seek_before(key, SequenceNumber::MAX)?,
+                Bound::Excluded(key) => self.merge.seek_before(key, OWN)?,
                 Bound::Included(key) => {
                     let key = successor(key);
-                    self.merge.seek_before(&key, SequenceNumber::MAX)?;
+                    self.merge.seek_before(&key, OWN)?;
                 }
             }
         }
@@ -158,8 +322,17 @@ impl RowCursor {
                 self.key.clear();
                 self.key.extend_from_slice(entry.key);
             }
-            if entry.seq <= self.seq {
-                live = (entry.kind == ValueKind::Put).then(|| self.merge.value());
+            if self.sees(entry.seq) {
+                let gone = entry.is_gone(self.moment.now_ms) || self.is_hidden(entry.key, entry.seq);
+                live = match entry.kind {
+                    _ if gone => None,
+                    ValueKind::Merge => {
+                        let operand = [self.merge.value()];
+                        let base = live.as_deref();
+                        merge_operator::resolve(&self.operator, &self.key, base, &operand)?.map(Bytes::from)
+                    }
+                    _ => Some(self.merge.value()),
+                };
             }
             self.merge.prev()?;
         }

@@ -28,6 +28,7 @@ use crate::filename::{self, FileKind};
 use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
 use crate::keyspace::Keyspace;
 use crate::manifest::{self, Loaded, Manifest};
+use crate::merge_operator;
 use crate::options::Options;
 use crate::sstable::Cache;
 use crate::storage::{Lock, Storage};
@@ -146,7 +147,8 @@ impl Recovery {
                 let handle = TableHandle::new(placed.meta.clone(), Arc::clone(&storage), cache.clone());
                 tables.push((placed.clone(), Arc::new(handle)));
             }
-            let keyspace = Keyspace::new(*id, record.name.clone(), Version::new(tables));
+            let operator = merge_operator::find(&record.facts.merge_operator, &options.merge_operators);
+            let keyspace = Keyspace::new(*id, &record.facts, operator, Version::new(tables));
             keyspaces.insert(*id, Arc::new(keyspace));
         }
         Ok(Recovery { storage, options, loaded, cache, keyspaces, counters: Counters::default() })
@@ -257,24 +259,27 @@ impl Recovery {
         self.counters.recovered_commits.fetch_add(1, Relaxed);
         for op in batch::decode(batch).map_while(Result::ok) {
             let record = self.loaded.state.keyspaces.get(&op.keyspace);
+            if record.is_none() && op.keyspace <= self.loaded.state.keyspace_max {
+                // Dropped since.
+                continue;
+            }
             let Some((record, keyspace)) = record.zip(self.keyspaces.get(&op.keyspace)) else {
                 let what =
                     format!("commit {} writes to keyspace {}, which does not exist", seq.0, op.keyspace.0);
                 return Err(Error::corruption(filename::wal(wal), 0, what));
             };
-            if seq <= record.flushed_through {
+            if seq <= record.facts.flushed_through {
                 continue;
             }
             let mut view = keyspace.view();
             // Never within a batch: the next one must find what it shares a
             // sequence number with in the same memtable.
-            let full = view.active.table.bytes() >= self.options.memtable_bytes;
+            let full = view.active.bytes() >= self.options.memtable_bytes;
             if full && view.active.last_seq() < seq {
                 keyspace.freeze();
                 view = keyspace.view();
             }
-            let (key, value) = op.slices(batch);
-            view.active.insert(wal, key, seq, op.kind, value);
+            view.active.insert(wal, seq, &op, batch);
         }
         Ok(())
     }
@@ -306,7 +311,7 @@ fn missing_wal(error: Error, number: FileNumber) -> Error {
 fn highest_sequence(state: &State) -> SequenceNumber {
     let keyspaces = state.keyspaces.values().flat_map(|record| {
         let tables = record.tables.values().map(|placed| placed.meta.seq_max);
-        tables.chain([record.flushed_through])
+        tables.chain([record.facts.flushed_through])
     });
     keyspaces.fold(state.header.last_sequence, SequenceNumber::max)
 }

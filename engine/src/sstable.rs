@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! file      := "PAR1" row_group* tail
-//! row_group := keys | values | seqs | kinds | filter        each but the last a column chunk of pages
+//! row_group := keys | values | seqs | kinds | [expiries] | filter      each but the last a column chunk
 //! tail      := private block | column indexes | offset indexes | footer | footer length | "PAR1"
 //! ```
 //!
 //! Columns, in this order, all required, with field ids from 1: `key` and
-//! `value` BYTE_ARRAY, `seq` INT64, `kind` INT32 (0 put, 1 delete). Rows are in
-//! order of key ascending, seq descending. Pages have the same row boundaries in
+//! `value` BYTE_ARRAY, `seq` INT64, `kind` INT32 (0 put, 1 delete, 2 merge); and
+//! where entries expire, `expires_at` INT64, Unix milliseconds, 0 for never.
+//! Range tombstones are in the private block, out of sight of other readers. Rows
+//! are in order of key ascending, seq descending. Pages have the same row boundaries in
 //! every column, so that row `r` of page `p` is one entry; they hold about 128
 //! rows or 16 KiB of values. A page longer than that has versions of one key.
 //! Keys never straddle row groups.
@@ -38,11 +40,15 @@ pub use filter::hash_key;
 pub use table::Table;
 pub use writer::TableWriter;
 
-use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
+use crate::key::{Expiry, FileNumber, KeyspaceId, SequenceNumber};
 use crate::options::Compression;
+use crate::range_delete::RangeDeletes;
 
-/// Columns of the schema.
-const COLUMNS: usize = 4;
+/// Columns that every table has.
+const COLUMNS_MIN: usize = 4;
+
+/// Columns of a table whose entries may expire.
+const COLUMNS_MAX: usize = 5;
 
 /// How a table is laid out.
 #[derive(Clone, Debug)]
@@ -61,6 +67,9 @@ pub struct TableOptions {
     pub bloom_bits_per_key: usize,
     /// Compression of values. Default: Snappy.
     pub compression: Compression,
+    /// The table has a column of expiries. Default: no; needed before an entry
+    /// that expires can be added.
+    pub expires: bool,
 }
 
 impl Default for TableOptions {
@@ -72,6 +81,7 @@ impl Default for TableOptions {
             row_group_bytes: 16 << 20,
             bloom_bits_per_key: 10,
             compression: Compression::default(),
+            expires: false,
         }
     }
 }
@@ -103,9 +113,10 @@ pub struct TableMeta {
     pub tail_offset: u64,
     /// xxh64 (seed 0) of the tail, from `tail_offset` to the end of the file.
     pub tail_checksum: u64,
-    /// First key.
+    /// First key, of entries and range tombstones.
     pub key_min: Vec<u8>,
-    /// Last key.
+    /// Last key of entries, or the end of the last range tombstone, which it does
+    /// not cover any more.
     pub key_max: Vec<u8>,
     /// Lowest sequence number.
     pub seq_min: SequenceNumber,
@@ -129,6 +140,45 @@ impl TableMeta {
     /// Number of entries, versions and tombstones included.
     pub fn entries(&self) -> u64 {
         self.puts + self.deletes + self.merges
+    }
+
+    /// True if some entry expires.
+    pub fn expires(&self) -> bool {
+        self.expires_min != 0
+    }
+
+    /// Takes an entry's expiry in. Until [`TableMeta::settle_expiry`], no time at
+    /// all is the largest number, for the earliest as for the latest.
+    fn note_expiry(&mut self, expiry: Expiry) {
+        if expiry == Expiry::NEVER {
+            self.expires_max = u64::MAX;
+        } else {
+            self.expires_min = self.expires_min.min(expiry.0);
+            self.expires_max = self.expires_max.max(expiry.0);
+        }
+    }
+
+    fn settle_expiry(&mut self) {
+        for time in [&mut self.expires_min, &mut self.expires_max] {
+            if *time == u64::MAX {
+                *time = 0;
+            }
+        }
+    }
+
+    /// Widens ranges of keys and sequence numbers by those of range tombstones.
+    fn cover(&mut self, range_deletes: &RangeDeletes) {
+        self.range_deletes = range_deletes.len() as u64;
+        for (start, end, seq) in range_deletes.iter() {
+            if self.key_min.as_slice() > start {
+                self.key_min = start.to_vec();
+            }
+            if self.key_max.as_slice() < end {
+                self.key_max = end.to_vec();
+            }
+            self.seq_min = self.seq_min.min(seq);
+            self.seq_max = self.seq_max.max(seq);
+        }
     }
 }
 

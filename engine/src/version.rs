@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use crate::cursor::{Cursor, Found};
+use crate::cursor::Cursor;
 use crate::edit::Placed;
 use crate::error::Result;
 use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
-use crate::sstable::{Cache, Table, TableMeta, hash_key};
+use crate::sstable::{Cache, Table, TableMeta};
 use crate::storage::Storage;
 use crate::sync::lock;
 
@@ -99,9 +99,11 @@ impl Run {
     }
 
     /// The table that may hold `key`.
-    fn table_for(&self, key: &[u8]) -> Option<&Arc<TableHandle>> {
-        let index = self.tables.partition_point(|table| table.meta.key_max.as_slice() < key);
-        self.tables.get(index).filter(|table| table.meta.key_min.as_slice() <= key)
+    pub fn table_for(&self, key: &[u8]) -> Option<&Arc<TableHandle>> {
+        // From below: a range tombstone may end where the next table begins.
+        let after = self.tables.partition_point(|table| table.meta.key_min.as_slice() <= key);
+        let table = self.tables.get(after.checked_sub(1)?)?;
+        (table.meta.key_max.as_slice() >= key).then_some(table)
     }
 
     /// The tables that may hold a key between the bounds.
@@ -173,22 +175,6 @@ impl Version {
     /// Every table.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableHandle>> {
         self.runs.iter().flat_map(|run| &run.tables)
-    }
-
-    /// The newest version of `key` at or before `seq`.
-    pub fn get(&self, key: &[u8], seq: SequenceNumber) -> Result<Option<Found>> {
-        let mut hash = None;
-        for run in &self.runs {
-            let Some(handle) = run.table_for(key) else { continue };
-            if handle.meta.seq_min > seq {
-                continue;
-            }
-            let hash = *hash.get_or_insert_with(|| hash_key(key));
-            if let Some(found) = handle.table()?.get(key, hash, seq)? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
     }
 }
 

@@ -75,7 +75,7 @@ impl Wal {
         for &(seq, _) in batches {
             // Replay would take a gap for corruption; refuse it while it can
             // still be put right.
-            if last.0.checked_add(1) != Some(seq.0) || seq > SequenceNumber::MAX {
+            if last.0.checked_add(1) != Some(seq.0) || seq >= SequenceNumber::MAX {
                 return Err(Error::invalid(format!("batch {} cannot follow batch {}", seq.0, last.0)));
             }
             last = seq;
@@ -167,7 +167,7 @@ pub fn replay(
     let (mut batches, mut last_seq) = (0, None);
     let mut expected = log.first_seq();
     while let Some(frame) = log.next_frame()? {
-        if expected != Some(frame.seq) || frame.seq > SequenceNumber::MAX {
+        if expected != Some(frame.seq) || frame.seq >= SequenceNumber::MAX {
             let wanted = expected.map_or(0, |seq| seq.0);
             let what = format!("batch {} where batch {wanted} must be", frame.seq.0);
             return Err(Error::corruption(path, frame.offset, what));
@@ -216,9 +216,6 @@ fn check_batch(path: &str, frame: &Frame) -> Result<()> {
     for op in batch::decode(&frame.payload) {
         let Err(error) = op else { continue };
         let offset = frame.offset + (FRAME_HEADER_BYTES + error.offset) as u64;
-        if error.unsupported {
-            return Err(Error::Unsupported(format!("{path} at offset {offset}: {}", error.what)));
-        }
         return Err(Error::corruption(path, offset, error.what));
     }
     Ok(())

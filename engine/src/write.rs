@@ -5,19 +5,23 @@
 //! their batch done when they get the lock. Source of the idea: the writer
 //! queue of LevelDB.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 
-use crate::batch::{self, Op, WriteBatch};
+use crate::batch::{self, Op, OpKind, WriteBatch};
 use crate::core::Core;
 use crate::edit::Item;
 use crate::error::{Error, Result};
 use crate::filename;
-use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
+use crate::fold::Folded;
+use crate::key::{Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 use crate::keyspace::{Keyspace, View};
+use crate::merge_operator::refused;
 use crate::options::Durability;
+use crate::read_set::ReadSet;
 use crate::sstable::hash_key;
 use crate::sync::lock;
 use crate::wal::Wal;
@@ -44,6 +48,8 @@ struct Writer {
 struct Request {
     batch: Bytes,
     durability: Durability,
+    /// What a transaction has read, to be looked at again.
+    reads: Option<ReadSet>,
     outcome: OnceLock<Result<()>>,
 }
 
@@ -55,14 +61,20 @@ impl WritePath {
     }
 
     /// Commits a batch.
-    pub fn commit(&self, core: &Core, batch: WriteBatch, durability: Durability) -> Result<()> {
+    pub fn commit(
+        &self,
+        core: &Core,
+        batch: WriteBatch,
+        durability: Durability,
+        reads: Option<ReadSet>,
+    ) -> Result<()> {
         core.check_writable()?;
         batch.check(core.options.batch_limits())?;
         let batch = Bytes::from(canonical(core, batch)?);
         if batch.is_empty() {
             return Ok(());
         }
-        let request = Arc::new(Request { batch, durability, outcome: OnceLock::new() });
+        let request = Arc::new(Request { batch, durability, reads, outcome: OnceLock::new() });
         let mut writer = match self.writer.try_lock() {
             Ok(mut writer) => {
                 writer.commit_group(core, std::slice::from_ref(&request));
@@ -80,13 +92,14 @@ impl WritePath {
         request.outcome()
     }
 
-    /// The batches at the head of the queue.
+    /// The batches at the head of the queue. A transaction goes alone: it is
+    /// validated against everything before it.
     fn take_group(&self) -> Vec<Arc<Request>> {
         let mut queue = lock(&self.queue);
         let mut bytes = 0;
         let count = queue.iter().take_while(|request| {
             bytes += request.batch.len();
-            bytes <= GROUP_BYTES_MAX
+            bytes <= GROUP_BYTES_MAX && request.reads.is_none()
         });
         let count = count.count().max(1).min(queue.len());
         queue.drain(..count).collect()
@@ -130,7 +143,9 @@ impl Request {
 impl Writer {
     /// Commits `group` in order and tells each its outcome.
     fn commit_group(&mut self, core: &Core, group: &[Arc<Request>]) {
-        let outcome = self.append(core, group);
+        let valid = group.iter().filter_map(|request| request.reads.as_ref());
+        let valid = valid.map(|reads| reads.validate(core)).collect::<Result<()>>();
+        let outcome = valid.and_then(|()| self.append(core, group));
         if outcome.is_ok() {
             self.apply(core, group);
             // A failure here is no failure of the commit: the memtable stays,
@@ -181,8 +196,7 @@ impl Writer {
                         &target.insert((op.keyspace, keyspace.view())).1
                     }
                 };
-                let (key, value) = op.slices(&request.batch);
-                view.active.insert(wal, key, self.last_seq, op.kind, value);
+                view.active.insert(wal, self.last_seq, &op, &request.batch);
             }
         }
         core.visible.store(self.last_seq.0, Release);
@@ -230,7 +244,7 @@ impl Writer {
 
     /// Sets aside memtables that are full, and those that keep too much WAL.
     fn freeze_full(&mut self, core: &Core) -> Result<()> {
-        let full = |view: &View| view.active.table.bytes() >= core.options.memtable_bytes;
+        let full = |view: &View| view.active.bytes() >= core.options.memtable_bytes;
         if core.keyspaces_any(|keyspace| full(&keyspace.view())) {
             self.freeze(core, |keyspace| full(&keyspace.view()))?;
         }
@@ -265,23 +279,70 @@ impl Writer {
     }
 }
 
-/// The batch with at most one operation for each key, the last one, so that an
-/// entry is unique by its keyspace, key and sequence number.
+/// The batch with at most one operation for each key ([`crate::fold`]), and with
+/// the expiries that its keyspaces ask for.
 ///
 /// # Errors
-/// `InvalidArgument` where a keyspace does not exist.
+/// `InvalidArgument` where a keyspace does not exist, or its merge operator
+/// refuses.
 fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
     let encoded = batch.as_encoded();
     let ops: Vec<Op> = batch::decode(encoded).map_while(Result::ok).collect();
-    let mut known = None;
+    let mut known: Option<Arc<Keyspace>> = None;
+    let mut plain = true;
+    let mut keyspaces: BTreeMap<KeyspaceId, Arc<Keyspace>> = BTreeMap::new();
     for op in &ops {
-        if known.replace(op.keyspace) != Some(op.keyspace) {
-            core.keyspace(op.keyspace)?;
+        let keyspace = match known.take().filter(|keyspace| keyspace.id == op.keyspace) {
+            Some(keyspace) => keyspace,
+            None => core.keyspace(op.keyspace)?,
+        };
+        match op.kind {
+            OpKind::Entry(ValueKind::Put) => plain &= keyspace.ttl_ms() == 0,
+            OpKind::Entry(ValueKind::Delete) => {}
+            OpKind::Entry(ValueKind::Merge) => {
+                plain = false;
+                let key = &encoded[op.key.clone()];
+                let operator = keyspace.operator.as_ref();
+                let operator = operator.ok_or_else(|| refused(key, "the keyspace has no merge operator"))?;
+                operator.check(&encoded[op.value.clone()]).map_err(|why| refused(key, &why))?;
+            }
+            OpKind::RangeDelete => plain = false,
         }
+        if !plain {
+            keyspaces.entry(keyspace.id).or_insert_with(|| Arc::clone(&keyspace));
+        }
+        known = Some(keyspace);
     }
+    if plain {
+        return Ok(without_superseded(batch, &ops));
+    }
+    let batch = Bytes::from(batch.into_encoded());
+    let now_ms = core.options.environment.unix_ms();
+    let mut folded = Folded::new(SequenceNumber(0));
+    for op in &ops {
+        let keyspace = match keyspaces.get(&op.keyspace) {
+            Some(keyspace) => Arc::clone(keyspace),
+            None => core.keyspace(op.keyspace)?,
+        };
+        let expires_at = match (op.kind, keyspace.ttl_ms()) {
+            (OpKind::Entry(ValueKind::Put | ValueKind::Merge), ttl_ms @ 1..)
+                if op.expires_at == Expiry::NEVER =>
+            {
+                Expiry(now_ms.saturating_add(ttl_ms)).min(Expiry::MAX)
+            }
+            _ => op.expires_at,
+        };
+        folded.apply(op, &batch, expires_at, &keyspace.operator)?;
+    }
+    Ok(folded.encode().into_encoded())
+}
+
+/// A batch of puts and deletes without those that a later one supersedes.
+fn without_superseded(batch: WriteBatch, ops: &[Op]) -> Vec<u8> {
     if ops.len() < 2 {
-        return Ok(batch.into_encoded());
+        return batch.into_encoded();
     }
+    let encoded = batch.as_encoded();
     // Equal keys meet where operations are in order of their hashes, ties in
     // order of their age; only then are keys compared.
     let name = |op: &Op| (op.keyspace, &encoded[op.key.clone()]);
@@ -293,15 +354,15 @@ fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
     order.sort_unstable();
     let mut superseded = vec![false; ops.len()];
     for (at, &(hash, index)) in order.iter().enumerate() {
-        let later = order[at + 1..].iter().take_while(|(other, _)| *other == hash);
-        superseded[index] = later.into_iter().any(|&(_, later)| name(&ops[later]) == name(&ops[index]));
+        let mut later = order[at + 1..].iter().take_while(|(other, _)| *other == hash);
+        superseded[index] = later.any(|&(_, later)| name(&ops[later]) == name(&ops[index]));
     }
     if !superseded.contains(&true) {
-        return Ok(batch.into_encoded());
+        return batch.into_encoded();
     }
-    let mut kept = Vec::with_capacity(encoded.len());
+    let mut kept = WriteBatch::new();
     for (op, _) in ops.iter().zip(&superseded).filter(|(_, superseded)| !**superseded) {
-        kept.extend_from_slice(&encoded[op.key.start - batch::OP_HEADER_BYTES..op.value.end]);
+        kept.push_op(encoded, op);
     }
-    Ok(kept)
+    kept.into_encoded()
 }

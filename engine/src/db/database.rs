@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use super::{Db, Engine, Keyspace};
-use crate::api::{Database, Page, PageBuilder, Progress, Scan, ScanRange, SnapshotId};
+use super::{Db, Engine, Keyspace, Parts};
+use crate::api::{Database, DatabaseTransaction, Page, PageBuilder, Progress, Scan, ScanRange, SnapshotId};
 use crate::batch::WriteBatch;
 use crate::error::{Error, Result};
 use crate::key::{KeyspaceId, SequenceNumber};
 use crate::keyspace::View;
-use crate::options::{Budget, Durability};
+use crate::options::{Budget, Durability, KeyspaceOptions};
 use crate::read::RowCursor;
 use crate::stats::{KeyspaceStats, RunStats, Stats, VerifyReport};
 use crate::sync::lock;
@@ -36,8 +36,14 @@ fn unknown_snapshot(id: SnapshotId) -> Error {
 }
 
 impl Database for Db {
-    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
-        Ok(self.keyspace(name)?.id())
+    fn create_keyspace_with(&self, name: &str, options: &KeyspaceOptions) -> Result<KeyspaceId> {
+        Ok(self.keyspace_with(name, options.clone())?.id())
+    }
+
+    fn drop_keyspace(&self, name: &str) -> Result<bool> {
+        let Parts { core, writes, .. } = &*self.engine.parts;
+        core.check_writable()?;
+        writes.with_wal(|_| core.drop_keyspace(name))
     }
 
     fn find_keyspace(&self, name: &str) -> Result<Option<KeyspaceId>> {
@@ -66,7 +72,12 @@ impl Database for Db {
     }
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
-        self.engine.commit(batch, durability)
+        self.engine.commit(batch, durability, None)
+    }
+
+    fn transaction(&self) -> Result<Box<dyn DatabaseTransaction>> {
+        self.core().check_open()?;
+        Ok(Box::new(Db::transaction(self)))
     }
 
     fn snapshot(&self) -> Result<SnapshotId> {
@@ -95,9 +106,9 @@ impl Database for Db {
         let seq = self.sequence_of(snapshot)?;
         let keyspace = self.handle(keyspace)?;
         let view = keyspace.inner.view();
-        let seq = seq.unwrap_or_else(|| self.core().visible());
         let bounds = (range.start.clone(), range.end.clone());
-        let rows = RowCursor::new(view, bounds, seq, range.reverse);
+        let (operator, moment) = (keyspace.inner.operator.clone(), keyspace.moment(seq));
+        let rows = RowCursor::new(view, operator, bounds, moment, range.reverse, None)?;
         Ok(Box::new(PageScan { engine: Arc::clone(&self.engine), rows }))
     }
 
@@ -136,9 +147,9 @@ impl Database for Db {
 }
 
 /// A scan that keeps its database open.
-struct PageScan {
-    engine: Arc<Engine>,
-    rows: RowCursor,
+pub(super) struct PageScan {
+    pub engine: Arc<Engine>,
+    pub rows: RowCursor,
 }
 
 impl Scan for PageScan {
@@ -195,7 +206,7 @@ fn keyspace_stats(id: KeyspaceId, name: &str, view: &View) -> KeyspaceStats {
         id,
         name: name.to_owned(),
         memtable_entries: view.memtables().map(|memory| memory.table.entries() as u64).sum(),
-        memtable_bytes: view.memtables().map(|memory| memory.table.bytes() as u64).sum(),
+        memtable_bytes: view.memtables().map(|memory| memory.bytes() as u64).sum(),
         runs: view.version.runs.iter().map(run_stats).collect(),
     }
 }
@@ -207,6 +218,6 @@ fn run_stats(run: &Run) -> RunStats {
         files: run.tables.len() as u64,
         bytes: run.bytes(),
         entries: tables().map(|meta| meta.entries()).sum(),
-        tombstones: tables().map(|meta| meta.deletes).sum(),
+        tombstones: tables().map(|meta| meta.deletes + meta.range_deletes).sum(),
     }
 }

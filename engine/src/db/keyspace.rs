@@ -9,10 +9,11 @@ use super::{Engine, Rows};
 use crate::api::ScanRange;
 use crate::batch::WriteBatch;
 use crate::error::Result;
-use crate::key::{KeyspaceId, SequenceNumber};
+use crate::key::{Expiry, KeyspaceId, SequenceNumber};
 use crate::keyspace;
 use crate::options::Durability;
-use crate::read;
+use crate::range_delete::end_of_keys;
+use crate::read::{Moment, Search};
 
 /// A keyspace of an open database. Clones are cheap.
 #[derive(Clone)]
@@ -37,9 +38,16 @@ impl Keyspace {
     /// # Errors
     /// As [`super::Batch::commit`].
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let mut batch = WriteBatch::new();
-        batch.put(self.id(), key, value);
-        self.engine.commit(batch, self.durability())
+        self.write(|batch, id| batch.put(id, key, value))
+    }
+
+    /// Commits "`key` has `value` until `expires_at`", as durable as the options
+    /// say.
+    ///
+    /// # Errors
+    /// As [`super::Batch::commit`].
+    pub fn put_until(&self, key: &[u8], value: &[u8], expires_at: Expiry) -> Result<()> {
+        self.write(|batch, id| batch.put_until(id, key, value, expires_at))
     }
 
     /// Commits "`key` has no value", as durable as the options say.
@@ -47,9 +55,60 @@ impl Keyspace {
     /// # Errors
     /// As [`super::Batch::commit`].
     pub fn delete(&self, key: &[u8]) -> Result<()> {
+        self.write(|batch, id| batch.delete(id, key))
+    }
+
+    /// Commits "the value of `key` is merged with `operand`", by the merge
+    /// operator that the keyspace was created with, as durable as the options say.
+    ///
+    /// # Errors
+    /// As [`super::Batch::commit`]; `InvalidArgument` where the operator refuses
+    /// the operand, or there is none.
+    pub fn merge(&self, key: &[u8], operand: &[u8]) -> Result<()> {
+        self.write(|batch, id| batch.merge(id, key, operand))
+    }
+
+    /// Commits "no key in `range` has a value", as durable as the options say. It
+    /// costs as much as one put, however many keys there are.
+    ///
+    /// # Errors
+    /// As [`super::Batch::commit`].
+    pub fn delete_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
+        let after = |key: &K| [key.as_ref(), &[0]].concat();
+        let start = match range.start_bound() {
+            Bound::Unbounded => Vec::new(),
+            Bound::Included(key) => key.as_ref().to_vec(),
+            Bound::Excluded(key) => after(key),
+        };
+        let end = match range.end_bound() {
+            Bound::Unbounded => end_of_keys(),
+            Bound::Excluded(key) => key.as_ref().to_vec(),
+            Bound::Included(key) => after(key),
+        };
+        self.write(|batch, id| batch.delete_range(id, &start, &end))
+    }
+
+    /// Commits "no key that starts with `prefix` has a value", as durable as the
+    /// options say.
+    ///
+    /// # Errors
+    /// As [`super::Batch::commit`].
+    pub fn delete_prefix(&self, prefix: &[u8]) -> Result<()> {
+        self.write(|batch, id| batch.delete_prefix(id, prefix))
+    }
+
+    /// Commits "no key has a value", as durable as the options say.
+    ///
+    /// # Errors
+    /// As [`super::Batch::commit`].
+    pub fn clear(&self) -> Result<()> {
+        self.delete_prefix(b"")
+    }
+
+    fn write(&self, build: impl FnOnce(&mut WriteBatch, KeyspaceId) -> &mut WriteBatch) -> Result<()> {
         let mut batch = WriteBatch::new();
-        batch.delete(self.id(), key);
-        self.engine.commit(batch, self.durability())
+        build(&mut batch, self.id());
+        self.engine.commit(batch, self.durability(), None)
     }
 
     /// The value of `key`.
@@ -77,11 +136,23 @@ impl Keyspace {
         self.engine.parts.core.options.durability
     }
 
+    /// A read at `snapshot`, or now. Take the view of the keyspace before: what
+    /// is visible then is in it.
+    pub(super) fn moment(&self, snapshot: Option<SequenceNumber>) -> Moment {
+        self.engine.parts.core.moment(snapshot)
+    }
+
+    /// # Errors
+    /// `InvalidArgument` if the database is closed or the keyspace dropped.
+    pub(super) fn check(&self) -> Result<()> {
+        self.engine.parts.core.check_open()?;
+        self.inner.check()
+    }
+
     pub(super) fn get_at(&self, key: &[u8], snapshot: Option<SequenceNumber>) -> Result<Option<Bytes>> {
-        let core = &self.engine.parts.core;
-        core.check_open()?;
+        self.check()?;
         let view = self.inner.view();
-        read::get(&view, key, snapshot.unwrap_or_else(|| core.visible()))
+        Search::new(key, self.moment(snapshot)).run(&view, &self.inner.operator)
     }
 
     pub(super) fn multi_get_at<K: AsRef<[u8]>>(
@@ -89,11 +160,11 @@ impl Keyspace {
         keys: impl IntoIterator<Item = K>,
         snapshot: Option<SequenceNumber>,
     ) -> Result<Vec<Option<Bytes>>> {
-        let core = &self.engine.parts.core;
-        core.check_open()?;
+        self.check()?;
         let view = self.inner.view();
-        let seq = snapshot.unwrap_or_else(|| core.visible());
-        keys.into_iter().map(|key| read::get(&view, key.as_ref(), seq)).collect()
+        let moment = self.moment(snapshot);
+        let get = |key: K| Search::new(key.as_ref(), moment).run(&view, &self.inner.operator);
+        keys.into_iter().map(get).collect()
     }
 
     pub(super) fn rows_at<K: AsRef<[u8]>>(

@@ -8,14 +8,14 @@ use super::Keyspace;
 use crate::error::Result;
 use crate::key::SequenceNumber;
 use crate::keyspace::View;
-use crate::read::{Bounds, RowCursor};
+use crate::read::{Bounds, Moment, RowCursor};
 
 /// Key-value pairs of a range, from both ends; all as they were when the
 /// iterator was made. It ends after an error.
 pub struct Rows {
     keyspace: Keyspace,
     view: Arc<View>,
-    seq: SequenceNumber,
+    moment: Moment,
     bounds: Bounds,
     front: Option<RowCursor>,
     back: Option<RowCursor>,
@@ -27,12 +27,10 @@ pub struct Rows {
 
 impl Rows {
     pub(super) fn new(keyspace: Keyspace, bounds: Bounds, snapshot: Option<SequenceNumber>) -> Rows {
-        let core = &keyspace.engine.parts.core;
         let view = keyspace.inner.view();
-        let seq = snapshot.unwrap_or_else(|| core.visible());
         Rows {
             view,
-            seq,
+            moment: keyspace.moment(snapshot),
             bounds,
             keyspace,
             front: None,
@@ -46,9 +44,14 @@ impl Rows {
     fn step(&mut self, reverse: bool) -> Result<Option<(Bytes, Bytes)>> {
         self.keyspace.engine.parts.core.check_open()?;
         let end = if reverse { &mut self.back } else { &mut self.front };
-        let cursor = end.get_or_insert_with(|| {
-            RowCursor::new(Arc::clone(&self.view), self.bounds.clone(), self.seq, reverse)
-        });
+        let cursor = match end {
+            Some(cursor) => cursor,
+            None => {
+                let (view, operator) = (Arc::clone(&self.view), self.keyspace.inner.operator.clone());
+                let cursor = RowCursor::new(view, operator, self.bounds.clone(), self.moment, reverse, None)?;
+                end.insert(cursor)
+            }
+        };
         if !cursor.advance()? {
             return Ok(None);
         }

@@ -9,15 +9,15 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 
-use crate::cursor::{Cursor, Found};
+use crate::cursor::Cursor;
 use crate::error::Result;
-use crate::key::{EntryRef, SequenceNumber, ValueKind, compare_internal};
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal};
 use crate::memtable::Memtable;
 use crate::sync::{read, write};
 
 /// Bytes of an entry beside key and value: two `Bytes`, sequence number, kind,
-/// and the slack of B-tree nodes two thirds full.
-const ENTRY_OVERHEAD_BYTES: usize = 120;
+/// expiry, and the slack of B-tree nodes two thirds full.
+const ENTRY_OVERHEAD_BYTES: usize = 132;
 
 /// Most entries a cursor copies under one acquisition of the lock.
 const CHUNK_ENTRIES_MAX: usize = 128;
@@ -84,13 +84,21 @@ impl PartialEq for dyn AsInternal + '_ {
 
 impl Eq for dyn AsInternal + '_ {}
 
-type Map = BTreeMap<InternalKey, (ValueKind, Bytes)>;
+/// What a version has beside its key.
+#[derive(Debug)]
+struct Content {
+    kind: ValueKind,
+    expires_at: Expiry,
+    value: Bytes,
+}
+
+type Map = BTreeMap<InternalKey, Content>;
 
 fn range<'m>(
     map: &'m Map,
     start: Bound<(&[u8], SequenceNumber)>,
     end: Bound<(&[u8], SequenceNumber)>,
-) -> std::collections::btree_map::Range<'m, InternalKey, (ValueKind, Bytes)> {
+) -> std::collections::btree_map::Range<'m, InternalKey, Content> {
     fn erased<'b, 'k>(bound: &'b Bound<(&'k [u8], SequenceNumber)>) -> Bound<&'b (dyn AsInternal + 'k)> {
         match bound {
             Bound::Included(key) => Bound::Included(key),
@@ -109,15 +117,16 @@ pub struct SortedMemtable {
 }
 
 impl Memtable for SortedMemtable {
-    fn insert(&self, key: Bytes, seq: SequenceNumber, kind: ValueKind, value: Bytes) {
+    fn insert(&self, entry: Entry) {
+        let Entry { key, seq, kind, expires_at, value } = entry;
         self.bytes.fetch_add(key.len() + value.len() + ENTRY_OVERHEAD_BYTES, Relaxed);
-        write(&self.map).insert(InternalKey { key, seq }, (kind, value));
+        write(&self.map).insert(InternalKey { key, seq }, Content { kind, expires_at, value });
     }
 
-    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Found> {
+    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
         let map = read(&self.map);
-        let (found, (kind, value)) = range(&map, Bound::Included((key, seq)), Bound::Unbounded).next()?;
-        (found.key == key).then(|| Found { kind: *kind, value: value.clone() })
+        let found = range(&map, Bound::Included((key, seq)), Bound::Unbounded).next()?;
+        (found.0.key == key).then(|| entry(found))
     }
 
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
@@ -133,28 +142,22 @@ impl Memtable for SortedMemtable {
     }
 }
 
-#[derive(Debug)]
-struct Version {
-    key: Bytes,
-    seq: SequenceNumber,
-    kind: ValueKind,
-    value: Bytes,
-}
-
 /// Copies handles of neighbouring entries in chunks, so that a scan takes the
 /// lock seldom and never holds it between calls. A chunk may miss entries that
 /// were inserted since; those are newer than whatever the reader may see.
 struct SortedCursor {
     table: Arc<SortedMemtable>,
     /// Ascending; empty where the cursor stands nowhere.
-    chunk: Vec<Version>,
+    chunk: Vec<Entry>,
     at: usize,
     /// Doubles while the cursor keeps its direction, from one entry at a seek.
     chunk_entries: usize,
 }
 
-fn version((key, (kind, value)): (&InternalKey, &(ValueKind, Bytes))) -> Version {
-    Version { key: key.key.clone(), seq: key.seq, kind: *kind, value: value.clone() }
+fn entry((key, content): (&InternalKey, &Content)) -> Entry {
+    let Content { kind, expires_at, value } = content;
+    let (kind, expires_at, value) = (*kind, *expires_at, value.clone());
+    Entry { key: key.key.clone(), seq: key.seq, kind, expires_at, value }
 }
 
 impl SortedCursor {
@@ -163,7 +166,7 @@ impl SortedCursor {
         let map = read(&self.table.map);
         let entries = range(&map, start, Bound::Unbounded).take(self.chunk_entries);
         self.chunk.clear();
-        self.chunk.extend(entries.map(version));
+        self.chunk.extend(entries.map(entry));
         self.at = 0;
     }
 
@@ -172,7 +175,7 @@ impl SortedCursor {
         let map = read(&self.table.map);
         let entries = range(&map, Bound::Unbounded, end).rev().take(self.chunk_entries);
         self.chunk.clear();
-        self.chunk.extend(entries.map(version));
+        self.chunk.extend(entries.map(entry));
         self.chunk.reverse();
         self.at = self.chunk.len().saturating_sub(1);
     }
@@ -223,15 +226,10 @@ impl Cursor for SortedCursor {
     }
 
     fn entry(&self) -> Option<EntryRef<'_>> {
-        self.chunk.get(self.at).map(|version| EntryRef {
-            key: &version.key,
-            seq: version.seq,
-            kind: version.kind,
-            value: &version.value,
-        })
+        self.chunk.get(self.at).map(Entry::borrowed)
     }
 
     fn value(&self) -> Bytes {
-        self.chunk.get(self.at).map(|version| version.value.clone()).unwrap_or_default()
+        self.chunk.get(self.at).map(|entry| entry.value.clone()).unwrap_or_default()
     }
 }

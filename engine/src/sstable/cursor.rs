@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::COLUMNS;
+use super::COLUMNS_MAX;
 use super::page::IntsPage;
-use super::schema::{KEY, KIND, SEQ, VALUE};
+use super::schema::{EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::table::{Rows, Table};
 use crate::cursor::Cursor;
 use crate::error::Result;
-use crate::key::{EntryRef, SequenceNumber, ValueKind};
+use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
 
 /// Pages that a walk takes through the cache before it reads ahead.
 const CACHED_PAGES: u32 = 2;
@@ -52,7 +52,12 @@ impl TableCursor {
             Some(_) => None,
             None => Some(table.ints(page, KIND)?),
         };
-        Ok(Rows { keys: table.keys(page)?, values: table.values(page)?, seqs: table.ints(page, SEQ)?, kinds })
+        let expiries = match table.index.pages[page].expiries {
+            (_, 0) => None,
+            _ => Some(table.ints(page, EXPIRY)?),
+        };
+        let (keys, values, seqs) = (table.keys(page)?, table.values(page)?, table.ints(page, SEQ)?);
+        Ok(Rows { keys, values, seqs, kinds, expiries })
     }
 
     fn stand(&mut self, page: usize, row: usize, rows: Rows) -> Result<()> {
@@ -191,6 +196,10 @@ impl Cursor for TableCursor {
             key: at.rows.keys.get(at.row),
             seq: SequenceNumber(at.rows.seqs.get(at.row) as u64),
             kind: at.kind,
+            expires_at: match &at.rows.expiries {
+                Some(expiries) => Expiry(expiries.get(at.row) as u64),
+                None => Expiry::NEVER,
+            },
             value: at.rows.values.get(at.row),
         })
     }
@@ -203,7 +212,7 @@ impl Cursor for TableCursor {
 /// Bytes of each column around the pages being read.
 #[derive(Default)]
 pub(super) struct Windows {
-    columns: [Window; COLUMNS],
+    columns: [Window; COLUMNS_MAX],
 }
 
 #[derive(Default)]
@@ -226,13 +235,17 @@ impl Windows {
                 Some(_) => None,
                 None => Some(table.decode_ints(page, KIND, &raw(KIND)?)?),
             },
+            expiries: match table.index.pages[page].expiries {
+                (_, 0) => None,
+                _ => Some(table.decode_ints(page, EXPIRY, &raw(EXPIRY)?)?),
+            },
         })
     }
 
-    /// The kinds of a page, even where the index tells them.
-    pub fn kinds(&mut self, table: &Table, page: usize) -> Result<Arc<IntsPage>> {
-        let raw = self.columns[KIND].raw(table, page, KIND, true)?;
-        table.decode_ints(page, KIND, &raw)
+    /// A page of integers, even where the index makes it unnecessary.
+    pub fn ints(&mut self, table: &Table, page: usize, column: usize) -> Result<Arc<IntsPage>> {
+        let raw = self.columns[column].raw(table, page, column, true)?;
+        table.decode_ints(page, column, &raw)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The index of a table in memory: where its pages are and what they may hold.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use parquet::errors::ParquetError;
@@ -10,10 +11,11 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::integrity::Integrity;
 use super::keys::Heads;
-use super::schema::{self, KEY, KIND, SEQ};
-use super::{COLUMNS, TableMeta};
+use super::schema::{self, EXPIRY, KEY, KIND, SEQ};
+use super::{COLUMNS_MAX, TableMeta};
 use crate::error::{Error, Result};
 use crate::key::ValueKind;
+use crate::range_delete::RangeDeletes;
 
 /// Bytes before the first page.
 pub(super) const MAGIC: &[u8; 4] = b"PAR1";
@@ -28,14 +30,17 @@ pub(super) struct Index {
     /// Where each bound ends.
     ends: Vec<u32>,
     heads: Heads,
+    pub range_deletes: Arc<RangeDeletes>,
+    /// There is a column of expiries.
+    pub expires: bool,
 }
 
 /// A page of each column.
 #[derive(Clone, Debug)]
 pub(super) struct PageEntry {
-    pub offsets: [u64; COLUMNS],
-    pub bytes: [u32; COLUMNS],
-    pub crcs: [u32; COLUMNS],
+    pub offsets: [u64; COLUMNS_MAX],
+    pub bytes: [u32; COLUMNS_MAX],
+    pub crcs: [u32; COLUMNS_MAX],
     pub rows: u32,
     /// True if the page before may end with the key that this one begins with.
     pub goes_on: bool,
@@ -43,6 +48,8 @@ pub(super) struct PageEntry {
     pub seq_max: i64,
     /// The kind of all rows, if they share it.
     pub kind: Option<ValueKind>,
+    /// The earliest and the latest expiry; `(0, 0)` if no row expires.
+    pub expiries: (i64, i64),
 }
 
 /// A row group.
@@ -60,14 +67,15 @@ impl Index {
     /// and makes sure that pages and filters lie end to end and agree with the
     /// manifest.
     pub fn decode(tail: &Bytes, path: &str, meta: &TableMeta) -> Result<Index> {
-        let integrity = Integrity::decode(tail).map_err(|error| error.in_file(path, meta.tail_offset))?;
+        let decoded = Integrity::decode(tail);
+        let (integrity, _) = decoded.map_err(|error| error.in_file(path, meta.tail_offset))?;
         let refuse = |what: String| Error::corruption(path, meta.tail_offset, what);
         let source = Tail { bytes: tail.clone(), offset: meta.tail_offset };
         let metadata = ParquetMetaDataReader::new()
             .with_page_index_policy(PageIndexPolicy::Required)
             .parse_and_finish(&source)
             .map_err(|error| refuse(format!("the footer does not decode: {error}")))?;
-        let index = build(&metadata, &integrity, meta).ok_or_else(|| {
+        let index = build(&metadata, integrity, meta).ok_or_else(|| {
             refuse("the footer contradicts itself, the private block or the manifest".to_owned())
         })?;
         Ok(index)
@@ -107,12 +115,18 @@ impl Index {
 }
 
 /// `None` where anything contradicts anything.
-fn build(metadata: &ParquetMetaData, integrity: &Integrity, meta: &TableMeta) -> Option<Index> {
+fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> Option<Index> {
+    let columns_count = integrity.columns();
     let file = metadata.file_metadata();
-    if !schema::is_ours(file.schema_descr()) || u64::try_from(file.num_rows()).ok()? != meta.entries() {
+    if !schema::is_ours(file.schema_descr(), columns_count)
+        || u64::try_from(file.num_rows()).ok()? != meta.entries()
+    {
         return None;
     }
-    if integrity.filters.len() != metadata.num_row_groups() {
+    if integrity.filters.len() != metadata.num_row_groups()
+        || integrity.range_deletes.len() as u64 != meta.range_deletes
+        || (meta.expires() && !integrity.expires)
+    {
         return None;
     }
     let mut index = Index {
@@ -121,6 +135,8 @@ fn build(metadata: &ParquetMetaData, integrity: &Integrity, meta: &TableMeta) ->
         bounds: Vec::new(),
         ends: Vec::with_capacity(integrity.pages.len()),
         heads: Heads::default(),
+        range_deletes: Arc::new(integrity.range_deletes),
+        expires: integrity.expires,
     };
     let mut crcs = integrity.pages.iter();
     let mut offset = MAGIC.len() as u64;
@@ -128,17 +144,24 @@ fn build(metadata: &ParquetMetaData, integrity: &Integrity, meta: &TableMeta) ->
     let mut upper_before: Vec<u8> = Vec::new();
     for (ordinal, group) in metadata.row_groups().iter().enumerate() {
         let indexes = metadata.page_index_for_row_group(ordinal);
-        let locations = [0, 1, 2, 3].map(|column| indexes.page_locations(column));
-        let [Some(keys), Some(values), Some(seqs), Some(kinds)] = locations else { return None };
-        let columns = [keys, values, seqs, kinds];
+        let columns = (0..columns_count).map(|column| indexes.page_locations(column));
+        let columns = columns.collect::<Option<Vec<_>>>()?;
+        let keys = columns[KEY];
         let (Some(ColumnIndexMetaData::BYTE_ARRAY(key_bounds)), Some(ColumnIndexMetaData::INT64(seq_bounds))) =
             (indexes.column_index(KEY), indexes.column_index(SEQ))
         else {
             return None;
         };
         let Some(ColumnIndexMetaData::INT32(kind_bounds)) = indexes.column_index(KIND) else { return None };
+        let expiry_bounds = match indexes.column_index(EXPIRY).filter(|_| integrity.expires) {
+            Some(ColumnIndexMetaData::INT64(bounds)) => Some(bounds),
+            None if !integrity.expires => None,
+            _ => return None,
+        };
         let pages = keys.len();
-        if pages == 0 || columns.iter().any(|column| column.len() != pages) || group.num_columns() != COLUMNS
+        if pages == 0
+            || columns.iter().any(|column| column.len() != pages)
+            || group.num_columns() != columns_count
         {
             return None;
         }
@@ -160,8 +183,8 @@ fn build(metadata: &ParquetMetaData, integrity: &Integrity, meta: &TableMeta) ->
             let kind = (kind_min == *kind_bounds.max_value(page)?).then_some(kind_min);
             let kind = kind.map(|kind| ValueKind::from_byte(u8::try_from(kind).ok()?));
             let mut entry = PageEntry {
-                offsets: [0; COLUMNS],
-                bytes: [0; COLUMNS],
+                offsets: [0; COLUMNS_MAX],
+                bytes: [0; COLUMNS_MAX],
                 crcs: *crcs.next()?,
                 rows,
                 goes_on: page > 0 && upper_before.as_slice() >= lower,
@@ -170,6 +193,10 @@ fn build(metadata: &ParquetMetaData, integrity: &Integrity, meta: &TableMeta) ->
                 kind: match kind {
                     Some(kind) => Some(kind?),
                     None => None,
+                },
+                expiries: match expiry_bounds {
+                    Some(bounds) => (*bounds.min_value(page)?, *bounds.max_value(page)?),
+                    None => (0, 0),
                 },
             };
             for (column, locations) in columns.iter().enumerate() {
@@ -180,7 +207,7 @@ fn build(metadata: &ParquetMetaData, integrity: &Integrity, meta: &TableMeta) ->
             upper_before.extend_from_slice(key_bounds.max_value(page)?);
             index.pages.push(entry);
         }
-        for column in 0..COLUMNS {
+        for column in 0..columns_count {
             for page in &index.pages[first_page..] {
                 if page.offsets[column] != offset {
                     return None;

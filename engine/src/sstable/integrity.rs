@@ -1,85 +1,162 @@
-//! The private block: what binds pages and filters to their places.
+//! The private block: what binds pages and filters to their places, and range
+//! tombstones, which Parquet has no place for.
 //!
 //! ```text
-//! block := magic "DURAMENI" | version u32 | pages u32 | row_groups u32 | range_tombstones u32 = 0
-//!        | (page crc u32 × 4) × pages | (filter xxh64 u64) × row_groups | xxh64 u64
+//! block     := magic "DURAMENI" | version u16 = 1 | flags u16 | pages u32 | row_groups u32
+//!            | range_tombstones u32 | (page crc u32 × columns) × pages
+//!            | (filter xxh64 u64) × row_groups | tombstone × range_tombstones | xxh64 u64
+//! tombstone := seq u64 | start_len u32 | end_len u32 | start | end
+//! flags     := bit 0: there are five columns, the last one of expiries; otherwise four
 //! ```
 //!
 //! Integers are little-endian; columns are in the order of the schema; the last
-//! word is the xxh64 of everything before it. The block lies between the last
-//! row group and the page indexes, where readers of Parquet do not look. It is
-//! the head of the *tail*, whose xxh64 is in the manifest.
+//! word is the xxh64 of everything before it. Ranges of tombstones are equal or
+//! disjoint, by start, then newest first. The block lies between the last row
+//! group and the page indexes, where readers of Parquet do not look. It is the
+//! head of the *tail*, whose xxh64 is in the manifest.
+
+use bytes::Bytes;
 
 use super::thrift::{Decoded, Malformed};
+use super::{COLUMNS_MAX, COLUMNS_MIN};
+use crate::key::{KEY_BYTES_MAX, SequenceNumber};
+use crate::range_delete::RangeDeletes;
 
 const MAGIC: [u8; 8] = *b"DURAMENI";
-const VERSION: u32 = 1;
+const VERSION: u16 = 1;
+const EXPIRES: u16 = 1;
 const HEADER_BYTES: usize = 24;
+const TOMBSTONE_HEADER_BYTES: usize = 16;
 
 /// CRC-32 of the pages of one row range, in each column.
-pub(super) type PageCrcs = [u32; super::COLUMNS];
+pub(super) type PageCrcs = [u32; COLUMNS_MAX];
 
 /// The decoded block.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Integrity {
+    /// There is a column of expiries.
+    pub expires: bool,
     pub pages: Vec<PageCrcs>,
     /// xxh64 of each row group's filter.
     pub filters: Vec<u64>,
+    pub range_deletes: RangeDeletes,
 }
 
 impl Integrity {
+    /// Columns of the table.
+    pub fn columns(&self) -> usize {
+        if self.expires { COLUMNS_MAX } else { COLUMNS_MIN }
+    }
+
     /// Bytes of the encoding.
     pub fn encoded_bytes(&self) -> usize {
-        HEADER_BYTES + self.pages.len() * size_of::<PageCrcs>() + self.filters.len() * 8 + 8
+        let tombstones = self.range_deletes.iter();
+        let tombstones = tombstones.map(|(start, end, _)| TOMBSTONE_HEADER_BYTES + start.len() + end.len());
+        HEADER_BYTES
+            + self.pages.len() * self.columns() * 4
+            + self.filters.len() * 8
+            + tombstones.sum::<usize>()
+            + 8
     }
 
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.encoded_bytes());
         out.extend_from_slice(&MAGIC);
-        for word in [VERSION, self.pages.len() as u32, self.filters.len() as u32, 0] {
-            out.extend_from_slice(&word.to_le_bytes());
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&(if self.expires { EXPIRES } else { 0 }).to_le_bytes());
+        for count in [self.pages.len(), self.filters.len(), self.range_deletes.len()] {
+            out.extend_from_slice(&(count as u32).to_le_bytes());
         }
-        self.pages.iter().flatten().for_each(|crc| out.extend_from_slice(&crc.to_le_bytes()));
+        let crcs = self.pages.iter().flat_map(|crcs| &crcs[..self.columns()]);
+        crcs.for_each(|crc| out.extend_from_slice(&crc.to_le_bytes()));
         self.filters.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+        for (start, end, seq) in self.range_deletes.iter() {
+            out.extend_from_slice(&seq.0.to_le_bytes());
+            out.extend_from_slice(&(start.len() as u32).to_le_bytes());
+            out.extend_from_slice(&(end.len() as u32).to_le_bytes());
+            out.extend_from_slice(start);
+            out.extend_from_slice(end);
+        }
         let checksum = xxhash_rust::xxh64::xxh64(&out, 0);
         out.extend_from_slice(&checksum.to_le_bytes());
         out
     }
 
-    /// Decodes the block at the head of `tail`.
-    pub fn decode(tail: &[u8]) -> Decoded<Integrity> {
-        let fail = |at: usize, what: &'static str| Err(Malformed::new(at, what));
-        let Some((header, rest)) = tail.split_at_checked(HEADER_BYTES) else {
-            return fail(0, "the private block is cut short");
-        };
-        let (magic, words) = header.split_at(MAGIC.len());
-        let (words, _) = words.as_chunks::<4>();
-        let [version, pages, row_groups, range_tombstones] =
-            [0, 1, 2, 3].map(|i| u32::from_le_bytes(words[i]));
-        if magic != MAGIC || version != VERSION {
-            return fail(0, "not a private block of a version that this program knows");
+    /// Decodes the block at the head of `tail`; answers how long it is.
+    pub fn decode(tail: &[u8]) -> Decoded<(Integrity, usize)> {
+        let mut reader = Fields { tail, at: 0 };
+        let magic: [u8; 8] = reader.take()?;
+        let version = u16::from_le_bytes(reader.take()?);
+        let flags = u16::from_le_bytes(reader.take()?);
+        if magic != MAGIC || version != VERSION || flags > EXPIRES {
+            return Err(Malformed::new(0, "not a private block of a version that this program knows"));
         }
-        if range_tombstones != 0 {
-            return fail(20, "range tombstones, which need a newer version of this program");
+        let [pages, row_groups, range_tombstones] = [reader.u32()?, reader.u32()?, reader.u32()?];
+        let mut block = Integrity { expires: flags == EXPIRES, ..Integrity::default() };
+        let columns = block.columns();
+        // Before anything is allocated: what is counted must be there.
+        let least = u64::from(pages) * columns as u64 * 4
+            + u64::from(row_groups) * 8
+            + u64::from(range_tombstones) * TOMBSTONE_HEADER_BYTES as u64;
+        if least > (tail.len() - reader.at) as u64 {
+            return Err(Malformed::new(12, "the private block is longer than the tail"));
         }
-        let pages_bytes = pages as u64 * size_of::<PageCrcs>() as u64;
-        let bytes = pages_bytes + u64::from(row_groups) * 8 + 8;
-        if bytes > rest.len() as u64 {
-            return fail(8, "the private block is longer than the tail");
+        for _ in 0..pages {
+            let mut crcs = PageCrcs::default();
+            for crc in &mut crcs[..columns] {
+                *crc = reader.u32()?;
+            }
+            block.pages.push(crcs);
         }
-        let (body, _) = rest.split_at(bytes as usize);
-        let (body, checksum) = body.split_at(body.len() - 8);
-        let checked = xxhash_rust::xxh64::xxh64(&tail[..HEADER_BYTES + body.len()], 0);
-        if checksum != checked.to_le_bytes() {
-            return fail(0, "the checksum of the private block does not match");
+        for _ in 0..row_groups {
+            block.filters.push(reader.u64()?);
         }
-        let (pages, filters) = body.split_at(pages_bytes as usize);
-        let crcs = pages.as_chunks::<4>().0.iter().map(|crc| u32::from_le_bytes(*crc));
-        let crcs: Vec<u32> = crcs.collect();
-        Ok(Integrity {
-            pages: crcs.as_chunks().0.to_vec(),
-            filters: filters.as_chunks::<8>().0.iter().map(|hash| u64::from_le_bytes(*hash)).collect(),
-        })
+        for _ in 0..range_tombstones {
+            let at = reader.at;
+            let seq = SequenceNumber(reader.u64()?);
+            let (start, end) = (reader.u32()? as usize, reader.u32()? as usize);
+            let (start, end) = (reader.bytes(start)?, reader.bytes(end)?);
+            if start >= end || end.len() > KEY_BYTES_MAX + 1 || seq > SequenceNumber::MAX {
+                return Err(Malformed::new(at, "an impossible range tombstone"));
+            }
+            let (start, end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
+            block.range_deletes.insert(start, end, seq);
+        }
+        let end = reader.at;
+        if reader.u64()? != xxhash_rust::xxh64::xxh64(&tail[..end], 0) {
+            return Err(Malformed::new(0, "the checksum of the private block does not match"));
+        }
+        if block.range_deletes.len() != range_tombstones as usize {
+            return Err(Malformed::new(20, "range tombstones that overlap"));
+        }
+        Ok((block, reader.at))
+    }
+}
+
+struct Fields<'a> {
+    tail: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn bytes(&mut self, len: usize) -> Decoded<&'a [u8]> {
+        let found = self.tail[self.at..].get(..len);
+        let found = found.ok_or_else(|| Malformed::new(self.at, "the private block is cut short"))?;
+        self.at += len;
+        Ok(found)
+    }
+
+    fn take<const N: usize>(&mut self) -> Decoded<[u8; N]> {
+        let at = self.at;
+        self.bytes(N)?.try_into().map_err(|_| Malformed::new(at, "the private block is cut short"))
+    }
+
+    fn u32(&mut self) -> Decoded<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Decoded<u64> {
+        self.take().map(u64::from_le_bytes)
     }
 }
 
@@ -89,16 +166,25 @@ mod tests {
 
     #[test]
     fn round_trip_and_refusal_of_every_change() {
-        let block = Integrity { pages: vec![[1, 2, 3, 4], [5, 6, 7, 8]], filters: vec![9] };
-        let bytes = block.encode();
-        assert_eq!(bytes.len(), block.encoded_bytes());
-        let decoded = Integrity::decode(&bytes).unwrap();
-        assert_eq!((decoded.pages, decoded.filters), (block.pages, block.filters));
-        for at in 0..bytes.len() {
-            let mut bad = bytes.clone();
-            bad[at] ^= 1;
-            assert!(Integrity::decode(&bad).is_err(), "byte {at}");
-            assert!(Integrity::decode(&bytes[..at]).is_err(), "cut at {at}");
+        for expires in [false, true] {
+            let fifth = u32::from(expires) * 5;
+            let mut block = Integrity {
+                expires,
+                pages: vec![[1, 2, 3, 4, fifth], [5, 6, 7, 8, fifth]],
+                filters: vec![9],
+                ..Integrity::default()
+            };
+            block.range_deletes.insert("a".into(), "m".into(), SequenceNumber(5));
+            block.range_deletes.insert("g".into(), "z".into(), SequenceNumber(7));
+            let bytes = block.encode();
+            assert_eq!(bytes.len(), block.encoded_bytes());
+            assert_eq!(Integrity::decode(&bytes).unwrap(), (block, bytes.len()));
+            for at in 0..bytes.len() {
+                let mut bad = bytes.clone();
+                bad[at] ^= 1;
+                assert!(Integrity::decode(&bad).is_err(), "byte {at}");
+                assert!(Integrity::decode(&bytes[..at]).is_err(), "cut at {at}");
+            }
         }
     }
 }

@@ -108,7 +108,7 @@ pub(super) struct PageEncoder {
 }
 
 /// A page as written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Written {
     /// CRC-32 of its body.
     pub crc: u32,

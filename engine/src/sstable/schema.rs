@@ -14,22 +14,24 @@ pub(super) const KEY: usize = 0;
 pub(super) const VALUE: usize = 1;
 pub(super) const SEQ: usize = 2;
 pub(super) const KIND: usize = 3;
+pub(super) const EXPIRY: usize = 4;
 
 /// What the pages of each column hold.
-pub(super) const CONTENTS: [Content; super::COLUMNS] =
-    [Content::Bytes, Content::Bytes, Content::Ints, Content::Ints];
+pub(super) const CONTENTS: [Content; super::COLUMNS_MAX] =
+    [Content::Bytes, Content::Bytes, Content::Ints, Content::Ints, Content::Ints];
 
-const NAMES: [(&str, PhysicalType); super::COLUMNS] = [
+const NAMES: [(&str, PhysicalType); super::COLUMNS_MAX] = [
     ("key", PhysicalType::BYTE_ARRAY),
     ("value", PhysicalType::BYTE_ARRAY),
     ("seq", PhysicalType::INT64),
     ("kind", PhysicalType::INT32),
+    ("expires_at", PhysicalType::INT64),
 ];
 
-/// The schema: four required columns with field ids from 1.
-pub(super) fn schema() -> parquet::errors::Result<Arc<SchemaDescriptor>> {
+/// The schema of so many columns, all required, with field ids from 1.
+pub(super) fn schema(columns: usize) -> parquet::errors::Result<Arc<SchemaDescriptor>> {
     let mut fields = Vec::new();
-    for (id, (name, physical)) in (1..).zip(NAMES) {
+    for (id, (name, physical)) in (1..).zip(NAMES).take(columns) {
         let field = Type::primitive_type_builder(name, physical)
             .with_repetition(Repetition::REQUIRED)
             .with_id(Some(id));
@@ -40,15 +42,17 @@ pub(super) fn schema() -> parquet::errors::Result<Arc<SchemaDescriptor>> {
 }
 
 /// True if another schema is this one, field ids included.
-pub(super) fn is_ours(found: &SchemaDescriptor) -> bool {
-    schema().is_ok_and(|ours| ours.root_schema().get_fields() == found.root_schema().get_fields())
+pub(super) fn is_ours(found: &SchemaDescriptor, columns: usize) -> bool {
+    schema(columns).is_ok_and(|ours| ours.root_schema().get_fields() == found.root_schema().get_fields())
 }
 
 /// Without these, readers may not trust bounds.
-pub(super) fn column_orders() -> Vec<ColumnOrder> {
-    [SortOrder::UNSIGNED, SortOrder::UNSIGNED, SortOrder::SIGNED, SortOrder::SIGNED]
-        .map(ColumnOrder::TYPE_DEFINED_ORDER)
-        .to_vec()
+pub(super) fn column_orders(columns: usize) -> Vec<ColumnOrder> {
+    let order = |column| match CONTENTS[column] {
+        Content::Bytes => SortOrder::UNSIGNED,
+        Content::Ints => SortOrder::SIGNED,
+    };
+    (0..columns).map(|column| ColumnOrder::TYPE_DEFINED_ORDER(order(column))).collect()
 }
 
 /// Key ascending, sequence number descending.

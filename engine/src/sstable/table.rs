@@ -11,11 +11,12 @@ use super::filter::Filter;
 use super::index::{GroupEntry, Index};
 use super::keys::KeysPage;
 use super::page::{self, BytesPage, IntsPage};
-use super::schema::{CONTENTS, KEY, KIND, SEQ, VALUE};
+use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::thrift::{Decoded, Malformed};
-use crate::cursor::Found;
+use crate::cursor::{Found, Lookup};
 use crate::error::{Error, Result};
-use crate::key::{FileNumber, SequenceNumber, ValueKind};
+use crate::key::{Expiry, FileNumber, SequenceNumber, ValueKind};
+use crate::range_delete::RangeDeletes;
 use crate::storage::ReadFile;
 
 /// An SSTable open for reading.
@@ -36,6 +37,8 @@ pub(super) struct Rows {
     pub seqs: Arc<IntsPage>,
     /// `None` where all rows share a kind.
     pub kinds: Option<Arc<IntsPage>>,
+    /// `None` where no row expires.
+    pub expiries: Option<Arc<IntsPage>>,
 }
 
 impl Table {
@@ -61,9 +64,28 @@ impl Table {
         Ok(Table { file, path, meta: meta.clone(), cache, index })
     }
 
-    /// The newest version of `key`, whose [`hash_key`] is `hash`, at or before
-    /// `seq`. Reads at most two pages where statistics decide between versions.
-    pub fn get(&self, key: &[u8], hash: u64, seq: SequenceNumber) -> Result<Option<Found>> {
+    /// What the newest version of a key that a reader may see says; `hash` is the
+    /// key's [`hash_key`](super::hash_key). Range tombstones of this table are for
+    /// the caller to have looked at. Reads at most two pages where statistics
+    /// decide between versions.
+    pub fn get(&self, lookup: &Lookup<'_>, hash: u64) -> Result<Option<Found>> {
+        let found = self.locate(lookup.key, hash, lookup.seq)?;
+        found.map(|(page, row)| self.judge(lookup, page, row)).transpose()
+    }
+
+    /// Sequence number of the newest version of `key`.
+    pub fn newest(&self, key: &[u8], hash: u64) -> Result<Option<SequenceNumber>> {
+        let found = self.locate(key, hash, SequenceNumber::MAX)?;
+        found.map(|(page, row)| self.sequence(page, row)).transpose()
+    }
+
+    /// Range tombstones.
+    pub fn range_deletes(&self) -> &Arc<RangeDeletes> {
+        &self.index.range_deletes
+    }
+
+    /// Page and row of the newest version of `key` at or before `seq`.
+    fn locate(&self, key: &[u8], hash: u64, seq: SequenceNumber) -> Result<Option<(usize, usize)>> {
         let Some(last) = self.index.last_at_or_below(key) else { return Ok(None) };
         if !self.filter(self.index.group_of(last))?.may_hold(hash) {
             return Ok(None);
@@ -75,7 +97,7 @@ impl Table {
             if start < end
                 && let Some(row) = self.visible_row(page, start..end, seq)?
             {
-                return self.found(page, row).map(Some);
+                return Ok(Some((page, row)));
             }
         }
         Ok(None)
@@ -99,16 +121,35 @@ impl Table {
         Ok(rows.find(|row| seqs.get(*row) <= seq.0 as i64))
     }
 
-    fn found(&self, page: usize, row: usize) -> Result<Found> {
-        let kind = match self.index.pages[page].kind {
+    fn judge(&self, lookup: &Lookup<'_>, page: usize, row: usize) -> Result<Found> {
+        let entry = &self.index.pages[page];
+        let hidden_below = lookup.hidden_below;
+        if (entry.seq_min as u64) < hidden_below.0 && self.sequence(page, row)? < hidden_below {
+            return Ok(Found::Gone);
+        }
+        if entry.expiries.1 != 0 {
+            let expiries = self.ints(page, EXPIRY)?;
+            if Expiry(expiries.get(row) as u64).is_past(lookup.now_ms) {
+                return Ok(Found::Gone);
+            }
+        }
+        let kind = match entry.kind {
             Some(kind) => kind,
             None => self.kind(page, self.ints(page, KIND)?.get(row))?,
         };
-        let value = match kind {
-            ValueKind::Delete => Bytes::new(),
-            ValueKind::Put | ValueKind::Merge => self.values(page)?.slice(row),
-        };
-        Ok(Found { kind, value })
+        match kind {
+            ValueKind::Delete => Ok(Found::Gone),
+            ValueKind::Put => Ok(Found::Value(self.values(page)?.slice(row))),
+            ValueKind::Merge => Ok(Found::Operand(self.sequence(page, row)?, self.values(page)?.slice(row))),
+        }
+    }
+
+    fn sequence(&self, page: usize, row: usize) -> Result<SequenceNumber> {
+        let entry = &self.index.pages[page];
+        if entry.seq_min == entry.seq_max {
+            return Ok(SequenceNumber(entry.seq_min as u64));
+        }
+        Ok(SequenceNumber(self.ints(page, SEQ)?.get(row) as u64))
     }
 
     /// A cursor over all entries.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
-use crate::cursor::{Cursor, Found};
+use crate::cursor::{Cursor, Found, Lookup};
 use crate::error::{Error, Result};
-use crate::key::{EntryRef, ValueKind, compare_internal};
+use crate::key::{EntryRef, Expiry, ValueKind, compare_internal};
 use crate::storage::Storage;
 use crate::storage::memory::MemoryStorage;
 
@@ -40,10 +40,25 @@ fn write(storage: &MemoryStorage, entries: &[Entry], options: TableOptions) -> T
     let file = storage.create(PATH).unwrap();
     let mut writer = TableWriter::new(file, PATH.into(), identity(), options).unwrap();
     for (key, seq, kind, value) in entries {
-        writer.add(EntryRef { key, seq: SequenceNumber(*seq), kind: *kind, value }).unwrap();
+        writer.add(entry_ref(key, *seq, *kind, value)).unwrap();
     }
     assert_eq!(writer.entries(), entries.len() as u64);
     writer.finish().unwrap()
+}
+
+fn entry_ref<'a>(key: &'a [u8], seq: u64, kind: ValueKind, value: &'a [u8]) -> EntryRef<'a> {
+    EntryRef { key, seq: SequenceNumber(seq), kind, expires_at: Expiry::NEVER, value }
+}
+
+fn found(kind: ValueKind, value: &[u8]) -> Found {
+    match kind {
+        ValueKind::Delete => Found::Gone,
+        _ => Found::Value(Bytes::copy_from_slice(value)),
+    }
+}
+
+fn lookup(key: &[u8], seq: u64) -> Lookup<'_> {
+    Lookup { key, seq: SequenceNumber(seq), hidden_below: SequenceNumber(0), now_ms: 0 }
 }
 
 fn open(storage: &MemoryStorage, meta: &TableMeta, cache_bytes: u64) -> Result<Table> {
@@ -80,7 +95,7 @@ fn small() -> TableOptions {
 }
 
 fn get(table: &Table, key: &[u8], seq: u64) -> Option<Found> {
-    table.get(key, hash_key(key), SequenceNumber(seq)).unwrap()
+    table.get(&lookup(key, seq), hash_key(key)).unwrap()
 }
 
 #[test]
@@ -100,7 +115,7 @@ fn gets_find_the_newest_visible_version() {
             };
             let seq = random.below(1600);
             let expected = entries.iter().find(|entry| entry.0 == key && entry.1 <= seq);
-            let expected = expected.map(|entry| Found { kind: entry.2, value: entry.3.clone().into() });
+            let expected = expected.map(|entry| found(entry.2, &entry.3));
             assert_eq!(get(&table, &key, seq), expected, "seed {seed}, key {key:?} at {seq}");
         }
     }
@@ -198,7 +213,7 @@ fn large_keys_and_values() {
     let table = open(&storage, &meta, 1 << 20).unwrap();
     assert_eq!(table.verify().unwrap(), meta.bytes);
     for (key, seq, kind, value) in &entries {
-        assert_eq!(get(&table, key, *seq), Some(Found { kind: *kind, value: value.clone().into() }));
+        assert_eq!(get(&table, key, *seq), Some(found(*kind, value)));
     }
     assert_eq!(get(&table, &big(3), 9), None);
 }
@@ -230,8 +245,8 @@ fn a_get_reads_two_pages_and_a_filtered_miss_none() {
 fn survey(storage: &MemoryStorage, meta: &TableMeta, entries: &[Entry]) -> Result<()> {
     let table = open(storage, meta, 1 << 20)?;
     for (key, seq, kind, value) in entries {
-        let found = table.get(key, hash_key(key), SequenceNumber(*seq))?;
-        assert_eq!(found, Some(Found { kind: *kind, value: value.clone().into() }), "a wrong answer");
+        let answer = table.get(&lookup(key, *seq), hash_key(key))?;
+        assert_eq!(answer, Some(found(*kind, value)), "a wrong answer");
     }
     table.verify().map(drop)
 }
@@ -241,7 +256,7 @@ fn wander(storage: &MemoryStorage, meta: &TableMeta, entries: &[Entry]) -> Resul
     let table = Arc::new(open(storage, meta, 1 << 20)?);
     let _ = table.verify();
     for (key, seq, ..) in entries {
-        let _ = table.get(key, hash_key(key), SequenceNumber(*seq));
+        let _ = table.get(&lookup(key, *seq), hash_key(key));
     }
     let mut cursor = table.cursor();
     cursor.seek_first()?;
@@ -317,7 +332,7 @@ fn entries_must_come_in_order() {
     }
     let file = storage.create(PATH).unwrap();
     let mut writer = TableWriter::new(file, PATH.into(), identity(), TableOptions::default()).unwrap();
-    let entry = |key, seq| EntryRef { key, seq: SequenceNumber(seq), kind: ValueKind::Put, value: b"" };
+    let entry = |key, seq| entry_ref(key, seq, ValueKind::Put, b"");
     writer.add(entry(b"b", 5)).unwrap();
     assert!(writer.add(entry(b"b", 5)).is_err());
     assert!(writer.add(entry(b"b", 6)).is_err());

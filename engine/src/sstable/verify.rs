@@ -4,10 +4,10 @@
 use super::TableMeta;
 use super::filter::hash_key;
 use super::index::MAGIC;
-use super::schema::{KEY, KIND, SEQ};
+use super::schema::{EXPIRY, KEY, KIND, SEQ};
 use super::table::Table;
 use crate::error::Result;
-use crate::key::{SequenceNumber, ValueKind, compare_internal};
+use crate::key::{Expiry, SequenceNumber, ValueKind, compare_internal};
 
 /// Checks every byte of `table`; answers how many there are.
 pub(super) fn verify(table: &Table) -> Result<u64> {
@@ -16,22 +16,34 @@ pub(super) fn verify(table: &Table) -> Result<u64> {
     }
     let mut windows = super::cursor::Windows::default();
     let mut before: Option<(Vec<u8>, SequenceNumber)> = None;
-    let mut found = TableMeta { puts: 0, deletes: 0, merges: 0, ..table.meta().clone() };
-    found.seq_min = SequenceNumber::MAX;
-    found.seq_max = SequenceNumber(0);
+    let mut found = TableMeta {
+        puts: 0,
+        deletes: 0,
+        merges: 0,
+        seq_min: SequenceNumber::MAX,
+        seq_max: SequenceNumber(0),
+        expires_min: u64::MAX,
+        expires_max: 0,
+        ..table.meta().clone()
+    };
     let mut first = true;
     for (ordinal, group) in table.index.groups.iter().enumerate() {
         let end = table.index.groups.get(ordinal + 1).map_or(table.index.pages.len(), |next| next.first_page);
         let filter = table.read_filter(group)?;
         for page in group.first_page..end {
             let rows = windows.rows(table, page, true)?;
-            let kinds = windows.kinds(table, page)?;
+            let kinds = windows.ints(table, page, KIND)?;
+            let expiries = match table.index.expires {
+                true => Some(windows.ints(table, page, EXPIRY)?),
+                false => None,
+            };
             let entry = &table.index.pages[page];
             let lower = table.index.bound(page);
             if rows.keys.get(0) < lower || before.as_ref().is_some_and(|(key, _)| key.as_slice() > lower) {
                 return Err(table.corrupt(page, KEY, "keys outside the bounds in the index"));
             }
             let (mut seq_min, mut seq_max) = (i64::MAX, i64::MIN);
+            let (mut expiry_min, mut expiry_max) = (i64::MAX, i64::MIN);
             for row in 0..rows.keys.rows() {
                 let (key, seq) = (rows.keys.get(row), rows.seqs.get(row));
                 (seq_min, seq_max) = (seq_min.min(seq), seq_max.max(seq));
@@ -58,6 +70,9 @@ pub(super) fn verify(table: &Table) -> Result<u64> {
                     ValueKind::Delete => found.deletes += 1,
                     ValueKind::Merge => found.merges += 1,
                 }
+                let expiry = expiries.as_ref().map_or(0, |expiries| expiries.get(row));
+                (expiry_min, expiry_max) = (expiry_min.min(expiry), expiry_max.max(expiry));
+                found.note_expiry(Expiry(expiry as u64));
                 if std::mem::take(&mut first) {
                     found.key_min = key.to_vec();
                 }
@@ -69,11 +84,25 @@ pub(super) fn verify(table: &Table) -> Result<u64> {
             if (seq_min, seq_max) != (entry.seq_min, entry.seq_max) {
                 return Err(table.corrupt(page, SEQ, "sequence numbers outside the bounds in the index"));
             }
+            if (expiry_min, expiry_max) != entry.expiries || expiry_min < 0 {
+                return Err(table.corrupt(page, EXPIRY, "expiries outside the bounds in the index"));
+            }
             found.seq_min = found.seq_min.min(SequenceNumber(seq_min as u64));
             found.seq_max = found.seq_max.max(SequenceNumber(seq_max as u64));
         }
     }
-    found.key_max = before.map(|(key, _)| key).unwrap_or_default();
+    match before {
+        Some((key, _)) => found.key_max = key,
+        // Nothing but range tombstones, which give the bounds.
+        None => {
+            let (start, _) = table.range_deletes().bounds().unzip();
+            let start = start.map(|start| start.to_vec()).unwrap_or_default();
+            (found.key_min, found.key_max) = (start.clone(), start);
+            found.note_expiry(Expiry::NEVER);
+        }
+    }
+    found.settle_expiry();
+    found.cover(table.range_deletes());
     if found != *table.meta() {
         return Err(table.corrupt_at(0, "the entries are not those that the manifest describes"));
     }

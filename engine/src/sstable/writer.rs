@@ -21,11 +21,12 @@ use super::bounds;
 use super::filter::{self, hash_key};
 use super::integrity::Integrity;
 use super::page::{PageEncoder, PageTooLarge, Written};
-use super::schema::{self, KEY, KIND, SEQ, VALUE};
-use super::{COLUMNS, TableIdentity, TableMeta, TableOptions};
+use super::schema::{self, EXPIRY, KEY, KIND, SEQ, VALUE};
+use super::{COLUMNS_MAX, TableIdentity, TableMeta, TableOptions};
 use crate::error::{Error, Result};
-use crate::key::{EntryRef, SequenceNumber, ValueKind, compare_internal};
+use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal};
 use crate::options::Compression;
+use crate::range_delete::RangeDeletes;
 use crate::storage::AppendFile;
 use crate::sync::lock;
 
@@ -65,6 +66,7 @@ struct PageRows {
     value_lengths: Vec<i64>,
     seqs: Vec<i64>,
     kinds: Vec<i64>,
+    expiries: Vec<i64>,
 }
 
 impl PageRows {
@@ -79,15 +81,16 @@ impl PageRows {
         self.value_lengths.clear();
         self.seqs.clear();
         self.kinds.clear();
+        self.expiries.clear();
     }
 }
 
 /// The row group that is being filled: its encoded pages.
 #[derive(Default)]
 struct GroupRows {
-    chunks: [Vec<u8>; COLUMNS],
+    chunks: [Vec<u8>; COLUMNS_MAX],
     /// Bytes of each chunk before compression.
-    uncompressed: [usize; COLUMNS],
+    uncompressed: [usize; COLUMNS_MAX],
     pages: Vec<PageInfo>,
     hashes: Vec<u64>,
     rows: usize,
@@ -97,10 +100,11 @@ struct GroupRows {
 struct PageInfo {
     rows: usize,
     /// Bytes in each column.
-    bytes: [usize; COLUMNS],
+    bytes: [usize; COLUMNS_MAX],
     key_bounds: (Vec<u8>, Vec<u8>),
     seqs: (i64, i64),
     kinds: (i64, i64),
+    expiries: (i64, i64),
 }
 
 impl TableWriter {
@@ -112,8 +116,9 @@ impl TableWriter {
         options: TableOptions,
     ) -> Result<TableWriter> {
         let sink = Sink(Arc::new(Mutex::new(SinkState { file, failure: None, tail: None })));
+        let integrity = Integrity { expires: options.expires, ..Integrity::default() };
         let mut writer = TableWriter {
-            schema: schema::schema().map_err(|error| refused(&name, &error))?,
+            schema: schema::schema(integrity.columns()).map_err(|error| refused(&name, &error))?,
             out: TrackedWrite::new(sink.clone()),
             sink,
             name,
@@ -122,7 +127,7 @@ impl TableWriter {
             encoder: PageEncoder::default(),
             page: PageRows::default(),
             group: GroupRows::default(),
-            integrity: Integrity::default(),
+            integrity,
             row_groups: Vec::new(),
             column_indexes: Vec::new(),
             offset_indexes: Vec::new(),
@@ -158,6 +163,11 @@ impl TableWriter {
         page.value_lengths.push(entry.value.len() as i64);
         page.seqs.push(entry.seq.0 as i64);
         page.kinds.push(i64::from(entry.kind as u8));
+        if self.options.expires {
+            page.expiries.push(entry.expires_at.0 as i64);
+        } else if entry.expires_at != Expiry::NEVER {
+            return Err(Error::invalid(format!("{}: the table has no column of expiries", self.name)));
+        }
         if new_key {
             self.group.hashes.push(hash_key(entry.key));
         }
@@ -165,23 +175,16 @@ impl TableWriter {
         Ok(())
     }
 
+    /// Adds range tombstones; they count from [`TableWriter::finish`] on. Call it
+    /// at most once.
+    pub fn add_range_deletes(&mut self, range_deletes: RangeDeletes) {
+        self.integrity.range_deletes = range_deletes;
+    }
+
     fn note(&mut self, entry: EntryRef<'_>) {
         let meta = self.meta.get_or_insert_with(|| TableMeta {
-            number: self.identity.number,
-            keyspace: self.identity.keyspace,
-            bytes: 0,
-            tail_offset: 0,
-            tail_checksum: 0,
-            key_min: entry.key.to_vec(),
-            key_max: Vec::new(),
-            seq_min: entry.seq,
-            seq_max: entry.seq,
-            puts: 0,
-            deletes: 0,
-            merges: 0,
-            range_deletes: 0,
-            expires_min: 0,
-            expires_max: 0,
+            expires_min: u64::MAX,
+            ..empty(&self.identity, entry.key, entry.seq)
         });
         meta.key_max.clear();
         meta.key_max.extend_from_slice(entry.key);
@@ -192,6 +195,7 @@ impl TableWriter {
             ValueKind::Delete => meta.deletes += 1,
             ValueKind::Merge => meta.merges += 1,
         }
+        meta.note_expiry(entry.expires_at);
         self.last_seq = entry.seq;
     }
 
@@ -200,6 +204,11 @@ impl TableWriter {
     pub fn estimated_bytes(&self) -> u64 {
         let waiting: usize = self.group.chunks.iter().map(Vec::len).sum();
         (self.out.bytes_written() + waiting + self.page.keys.len() + self.page.values.len()) as u64
+    }
+
+    /// True if the last entry has this key.
+    pub fn ends_with(&self, key: &[u8]) -> bool {
+        self.meta.as_ref().is_some_and(|meta| meta.key_max == key)
     }
 
     /// Entries so far.
@@ -211,21 +220,20 @@ impl TableWriter {
     /// caller syncs its name.
     ///
     /// # Errors
-    /// `InvalidArgument` without entries; `Io`.
+    /// `InvalidArgument` without entries and range tombstones; `Io`.
     pub fn finish(mut self) -> Result<TableMeta> {
         self.finish_page()?;
         self.finish_group()?;
-        let Some(mut meta) = self.meta.take() else {
-            return Err(Error::invalid(format!("{}: a table needs at least one entry", self.name)));
-        };
+        let mut meta = self.finish_meta()?;
         self.flush()?;
         let tail_offset = self.out.bytes_written();
         lock(&self.sink.0).tail = Some(Xxh64::new(0));
         let private = self.integrity.encode();
         self.write(&private)?;
         let footer = self.footer(&meta, tail_offset, private.len());
+        let columns = self.integrity.columns();
         let TableWriter { name, sink, out, row_groups, column_indexes, offset_indexes, .. } = self;
-        let indexes = page_indexes(column_indexes, offset_indexes);
+        let indexes = page_indexes(column_indexes, offset_indexes, columns);
         let metadata = ParquetMetaDataBuilder::new(footer).set_row_groups(row_groups);
         let metadata = metadata.set_page_index(Some(Arc::new(indexes))).build();
         let written = ParquetMetaDataWriter::new_with_tracked(out, &metadata).finish();
@@ -238,6 +246,20 @@ impl TableWriter {
         meta.bytes = state.file.len();
         meta.tail_offset = tail_offset as u64;
         meta.tail_checksum = state.tail.as_ref().map_or(0, Xxh64::digest);
+        Ok(meta)
+    }
+
+    /// What the manifest will say, range tombstones included.
+    fn finish_meta(&mut self) -> Result<TableMeta> {
+        let range_deletes = &self.integrity.range_deletes;
+        let first = range_deletes.iter().next().map(|(start, _, seq)| (start.clone(), seq));
+        let Some(mut meta) =
+            self.meta.take().or_else(|| first.map(|(start, seq)| empty(&self.identity, &start, seq)))
+        else {
+            return Err(Error::invalid(format!("{}: a table needs at least one entry", self.name)));
+        };
+        meta.settle_expiry();
+        meta.cover(range_deletes);
         Ok(meta)
     }
 
@@ -256,7 +278,7 @@ impl TableWriter {
         let facts = facts.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect();
         let created_by = format!("duramen version {}", env!("CARGO_PKG_VERSION"));
         let rows = meta.entries() as i64;
-        let orders = Some(schema::column_orders());
+        let orders = Some(schema::column_orders(self.integrity.columns()));
         FileMetaData::new(2, rows, Some(created_by), Some(facts), Arc::clone(&self.schema), orders)
     }
 
@@ -292,13 +314,15 @@ impl TableWriter {
         }
         let compress = self.options.compression == Compression::Snappy;
         let encoder = &mut self.encoder;
-        let [keys, values, seqs, kinds] = &mut group.chunks;
-        let mut encode = || -> Result<[Written; COLUMNS], PageTooLarge> {
+        let expires = self.options.expires;
+        let [keys, values, seqs, kinds, expiries] = &mut group.chunks;
+        let mut encode = || -> Result<[Written; COLUMNS_MAX], PageTooLarge> {
             Ok([
                 encoder.bytes(keys, &page.key_lengths, &page.keys, false)?,
                 encoder.bytes(values, &page.value_lengths, &page.values, compress)?,
                 encoder.ints(seqs, &page.seqs)?,
                 encoder.ints(kinds, &page.kinds)?,
+                if expires { encoder.ints(expiries, &page.expiries)? } else { Written::default() },
             ])
         };
         let too_large = |PageTooLarge| Error::invalid(format!("{}: a page of more than 2 GiB", self.name));
@@ -314,6 +338,7 @@ impl TableWriter {
             key_bounds: (bounds::lower(&self.last_of_page, first), bounds::upper(last)),
             seqs: min_max(&page.seqs),
             kinds: min_max(&page.kinds),
+            expiries: min_max(&page.expiries),
         });
         group.rows += rows;
         self.last_of_page.clear();
@@ -332,9 +357,10 @@ impl TableWriter {
         let group_offset = self.out.bytes_written();
         let filter = filter::build(&group.hashes, self.options.bloom_bits_per_key);
         let filter_offset = group_offset + group.chunks.iter().map(Vec::len).sum::<usize>();
-        let mut chunks = Vec::with_capacity(COLUMNS);
-        let mut offset_indexes = Vec::with_capacity(COLUMNS);
-        for (column, chunk) in group.chunks.iter().enumerate() {
+        let column_count = self.integrity.columns();
+        let mut chunks = Vec::with_capacity(column_count);
+        let mut offset_indexes = Vec::with_capacity(column_count);
+        for (column, chunk) in group.chunks.iter().enumerate().take(column_count) {
             let offset = self.out.bytes_written();
             self.write(chunk)?;
             offset_indexes.push(Some(offset_index(&group.pages, column, offset)));
@@ -357,7 +383,7 @@ impl TableWriter {
                 .set_file_offset(group_offset as i64)
                 .set_sorting_columns(Some(schema::sorting_columns()))
                 .set_column_metadata(columns);
-            Ok((row_group.build()?, column_indexes(&group.pages)?))
+            Ok((row_group.build()?, column_indexes(&group.pages, column_count)?))
         };
         let (row_group, indexes) = build().map_err(|error| refused(&self.name, &error))?;
         self.row_groups.push(row_group);
@@ -422,7 +448,10 @@ fn offset_index(pages: &[PageInfo], column: usize, chunk_offset: usize) -> Offse
     index.build()
 }
 
-fn column_indexes(pages: &[PageInfo]) -> parquet::errors::Result<Vec<Option<ColumnIndexMetaData>>> {
+fn column_indexes(
+    pages: &[PageInfo],
+    columns: usize,
+) -> parquet::errors::Result<Vec<Option<ColumnIndexMetaData>>> {
     let index = |physical, order, bounds: &dyn Fn(&PageInfo) -> (Vec<u8>, Vec<u8>)| {
         let mut index = ColumnIndexBuilder::new(physical);
         index.set_boundary_order(order);
@@ -436,12 +465,16 @@ fn column_indexes(pages: &[PageInfo]) -> parquet::errors::Result<Vec<Option<Colu
     let int =
         |(min, max): (i64, i64)| ((min as i32).to_le_bytes().to_vec(), (max as i32).to_le_bytes().to_vec());
     let unordered = BoundaryOrder::UNORDERED;
-    Ok(vec![
+    let mut indexes = vec![
         Some(index(PhysicalType::BYTE_ARRAY, BoundaryOrder::ASCENDING, &|page| page.key_bounds.clone())?),
         None,
         Some(index(PhysicalType::INT64, unordered, &|page| long(page.seqs))?),
         Some(index(PhysicalType::INT32, unordered, &|page| int(page.kinds))?),
-    ])
+    ];
+    if columns > EXPIRY {
+        indexes.push(Some(index(PhysicalType::INT64, unordered, &|page| long(page.expiries))?));
+    }
+    Ok(indexes)
 }
 
 /// Bounds of a whole chunk; none for values.
@@ -458,8 +491,8 @@ fn statistics(pages: &[PageInfo], column: usize) -> Option<Statistics> {
             let bounds = ValueStatistics::new(Some(min), Some(max), None, Some(0), false);
             Some(Statistics::ByteArray(bounds.with_min_is_exact(false).with_max_is_exact(false)))
         }
-        SEQ => {
-            let (min, max) = range(|page| page.seqs)?;
+        SEQ | EXPIRY => {
+            let (min, max) = range(if column == SEQ { |page| page.seqs } else { |page| page.expiries })?;
             Some(Statistics::Int64(ValueStatistics::new(Some(min), Some(max), None, Some(0), false)))
         }
         KIND => {
@@ -471,20 +504,42 @@ fn statistics(pages: &[PageInfo], column: usize) -> Option<Statistics> {
     }
 }
 
+/// What is known of a table before its first entry.
+fn empty(identity: &TableIdentity, key: &[u8], seq: SequenceNumber) -> TableMeta {
+    TableMeta {
+        number: identity.number,
+        keyspace: identity.keyspace,
+        bytes: 0,
+        tail_offset: 0,
+        tail_checksum: 0,
+        key_min: key.to_vec(),
+        key_max: key.to_vec(),
+        seq_min: seq,
+        seq_max: seq,
+        puts: 0,
+        deletes: 0,
+        merges: 0,
+        range_deletes: 0,
+        expires_min: 0,
+        expires_max: 0,
+    }
+}
+
 fn page_indexes(
     column_indexes: Vec<Vec<Option<ColumnIndexMetaData>>>,
     offset_indexes: Vec<Vec<Option<OffsetIndexMetaData>>>,
+    columns: usize,
 ) -> PageIndex {
-    let mut indexes = PageIndexBuilder::new(column_indexes.len(), COLUMNS);
-    for (group, columns) in column_indexes.into_iter().enumerate() {
-        for (column, index) in columns.into_iter().enumerate() {
+    let mut indexes = PageIndexBuilder::new(column_indexes.len(), columns);
+    for (group, of_group) in column_indexes.into_iter().enumerate() {
+        for (column, index) in of_group.into_iter().enumerate() {
             if let Some(index) = index {
                 indexes.put_column_index(index, group, column);
             }
         }
     }
-    for (group, columns) in offset_indexes.into_iter().enumerate() {
-        for (column, index) in columns.into_iter().enumerate() {
+    for (group, of_group) in offset_indexes.into_iter().enumerate() {
+        for (column, index) in of_group.into_iter().enumerate() {
             if let Some(index) = index {
                 indexes.put_offset_index(index, group, column);
             }
