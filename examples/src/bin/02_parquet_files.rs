@@ -75,8 +75,9 @@ struct Entry {
 /// Every row of every file in a directory, each file looked at by the way.
 fn entries(tables: &Path) -> Result<Vec<Entry>> {
     let mut all = Vec::new();
-    for file in fs::read_dir(tables)? {
-        let path = file?.path();
+    let mut paths = fs::read_dir(tables)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path)?)?;
         let fields = reader.parquet_schema().root_schema().get_fields();
         let columns: Vec<_> =
