@@ -37,6 +37,8 @@ struct Writer {
     /// Created by the first commit that needs it.
     wal: Option<Wal>,
     last_seq: SequenceNumber,
+    /// True once the log is sealed for good.
+    closed: bool,
 }
 
 /// A commit that waits.
@@ -50,7 +52,7 @@ struct Request {
 impl WritePath {
     /// The write path of a database whose last commit is `last_seq`.
     pub fn new(last_seq: SequenceNumber) -> Self {
-        let writer = Writer { wal: None, last_seq };
+        let writer = Writer { wal: None, last_seq, closed: false };
         WritePath { queue: Mutex::default(), writer: Mutex::new(writer) }
     }
 
@@ -60,7 +62,7 @@ impl WritePath {
         batch.check(core.options.batch_limits())?;
         let batch = Bytes::from(canonical(core, batch)?);
         if batch.is_empty() {
-            return Ok(());
+            return if durability == Durability::Sync { self.sync(core) } else { Ok(()) };
         }
         let request = Arc::new(Request { batch, durability, outcome: OnceLock::new() });
         let mut writer = match self.writer.try_lock() {
@@ -105,9 +107,11 @@ impl WritePath {
         lock(&self.writer).freeze(core, |_| true)
     }
 
-    /// Seals the WAL; answers the last sequence number.
+    /// Seals the WAL for good: whatever commits from now on is refused. Answers
+    /// the last sequence number.
     pub fn close(&self, core: &Core) -> Result<SequenceNumber> {
         let mut writer = lock(&self.writer);
+        writer.closed = true;
         writer.seal(core)?;
         Ok(writer.last_seq)
     }
@@ -149,6 +153,9 @@ impl Writer {
     /// Appends the batches to the WAL, and syncs if one of them asks for it.
     fn append(&mut self, core: &Core, group: &[Arc<Request>]) -> Result<()> {
         core.check_writable()?;
+        if self.closed {
+            return Err(Error::invalid("the database is closed"));
+        }
         let mut seq = self.last_seq;
         let records: Vec<(SequenceNumber, &[u8])> = group
             .iter()
@@ -196,7 +203,7 @@ impl Writer {
             let number = core.new_file();
             let first = SequenceNumber(self.last_seq.0 + 1);
             let created = Wal::create(&*core.storage, number, core.database_id, first);
-            let wal = created.inspect_err(|_| {
+            let wal = core.note(created).inspect_err(|_| {
                 // Nobody knows of the file yet.
                 let _ = core.storage.remove(&filename::wal(number));
             })?;
