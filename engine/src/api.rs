@@ -144,6 +144,9 @@ pub trait Scan: Send {
 /// the call disappears, small enough to stay in a processor's cache.
 pub const PAGE_BYTES: usize = 64 * 1024;
 
+/// Pairs one by one; after an error there are no more.
+pub type Pairs = Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>;
+
 /// Walks a scan pair by pair.
 pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Bytes)>> + Send {
     let mut page = Page::default().pairs();

@@ -62,7 +62,8 @@ pub(crate) struct Core {
     closed: AtomicBool,
     /// True while writers must wait for background work.
     behind: AtomicBool,
-    _lock: Box<dyn Lock>,
+    /// Held until the database is closed.
+    lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
 /// Keyspaces by id.
@@ -104,7 +105,7 @@ impl Core {
             poison: OnceLock::new(),
             closed: AtomicBool::new(false),
             behind: AtomicBool::new(false),
-            _lock: parts.lock,
+            lock: Mutex::new(Some(parts.lock)),
         }
     }
 
@@ -151,9 +152,10 @@ impl Core {
         }
     }
 
-    /// Refuses calls from now on; false if they already were.
-    pub fn close(&self) -> bool {
-        !self.closed.swap(true, Release)
+    /// Refuses calls from now on, and lets another opener in.
+    pub fn close(&self) {
+        self.closed.store(true, Release);
+        *lock(&self.lock) = None;
     }
 
     /// Looks at the outcome of a change to the log or the manifest: after a

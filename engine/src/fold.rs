@@ -60,16 +60,17 @@ impl Folded {
         if kind == ValueKind::Merge
             && let Some(before) = changes.entries.get(&key)
         {
-            let merge = |what: &dyn Fn(&dyn crate::MergeOperator) -> Result<Vec<u8>, String>| match operator {
-                Some(operator) => what(operator.as_ref()).map(Bytes::from).map_err(|why| refused(&key, &why)),
-                None => Err(refused(&key, "the keyspace has no merge operator")),
-            };
             let operand = &change.value;
-            (change.kind, change.value) = match before.kind {
-                ValueKind::Put => (ValueKind::Put, merge(&|o| o.apply(Some(&before.value), operand))?),
-                ValueKind::Delete => (ValueKind::Put, merge(&|o| o.apply(None, operand))?),
-                ValueKind::Merge => (ValueKind::Merge, merge(&|o| o.combine(&before.value, operand))?),
+            let folded = match (before.kind, operator) {
+                (_, None) => Err("the keyspace has no merge operator".to_owned()),
+                (ValueKind::Put, Some(operator)) => operator.apply(Some(&before.value), operand),
+                (ValueKind::Delete, Some(operator)) => operator.apply(None, operand),
+                (ValueKind::Merge, Some(operator)) => operator.combine(&before.value, operand),
             };
+            change.value = folded.map_err(|why| refused(&key, &why))?.into();
+            if before.kind != ValueKind::Merge {
+                change.kind = ValueKind::Put;
+            }
         }
         changes.entries.insert(key, change);
         Ok(())

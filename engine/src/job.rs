@@ -34,6 +34,9 @@ use crate::version::Run;
 /// Bytes a step counts for an entry beside its key and value.
 const ENTRY_BYTES: u64 = 16;
 
+/// Least bytes of a row group before the next one begins.
+const ROW_GROUP_BYTES_MIN: usize = 64 << 10;
+
 /// A merge in progress.
 pub(crate) struct MergeJob {
     keyspace: Arc<Keyspace>,
@@ -282,8 +285,14 @@ impl Output {
             keyspace: self.keyspace,
             level: self.level,
         };
-        let compression = core.options.compression;
-        let options = TableOptions { compression, expires: self.expires, ..TableOptions::default() };
+        let TableOptions { row_group_bytes, .. } = TableOptions::default();
+        let options = TableOptions {
+            compression: core.options.compression,
+            // It is held in memory while it is written.
+            row_group_bytes: row_group_bytes.min(core.options.memtable_bytes).max(ROW_GROUP_BYTES_MIN),
+            expires: self.expires,
+            ..TableOptions::default()
+        };
         let file = core.storage.create(&path)?;
         self.files.push(number);
         TableWriter::new(file, path, identity, options)

@@ -1,5 +1,34 @@
 //! Duramen: an embedded, persistent key-value database whose SSTables are
 //! Parquet files.
+//!
+//! A [`Db`] is open over a directory, or over any [`storage::Storage`]. It has
+//! [`Keyspace`]s; a [`Batch`] commits over several of them as one; a [`Snapshot`]
+//! keeps what was visible. [`Durability`] says what a commit survives. What went
+//! wrong, and what to do about it, is in the variants of [`Error`].
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use duramen::storage::memory::MemoryStorage;
+//! use duramen::{Db, Durability, Options};
+//!
+//! // `Db::open("data", ...)` for a directory.
+//! let db = Db::open_with(Arc::new(MemoryStorage::new()), Options::default())?;
+//! let users = db.keyspace("users")?;
+//! users.put(b"user:42", b"ada")?;
+//!
+//! let mut batch = db.batch();
+//! batch.put(&users, b"user:43", b"grace").delete(&users, b"user:42");
+//! batch.commit(Durability::Sync)?;
+//!
+//! let names: Vec<_> = users.prefix(b"user:").map(|row| row.map(|(_, name)| name)).collect::<Result<_, _>>()?;
+//! assert_eq!(names, ["grace"]);
+//! # Ok::<(), duramen::Error>(())
+//! ```
+//!
+//! The same engine runs inside a WebAssembly sandbox, in the crate
+//! `duramen-host`; [`Database`] is the face that both share. ARCHITECTURE.md in
+//! the repository is the map of the rooms below.
 
 pub mod api;
 mod background;

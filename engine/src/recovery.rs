@@ -174,6 +174,15 @@ impl Recovery {
         state.header.epoch += 1;
         state.header.last_sequence = last_seq;
         let previous = self.loaded.current;
+        if !previous.names_durable {
+            // This host may be one that can: from now on they would count as durable.
+            for dir in ["", filename::WAL_DIR, filename::SST_DIR] {
+                self.storage.sync_dir(dir)?;
+            }
+            for id in state.keyspaces.keys() {
+                self.storage.sync_dir(&filename::sst_dir(*id))?;
+            }
+        }
         let manifest = Manifest::create(Arc::clone(&self.storage), number, state, Ok(previous))?;
         remove_orphans(&*self.storage, &manifest, &files);
         let core = Core::new(Parts {
@@ -221,7 +230,10 @@ impl Recovery {
             if found.first_seq != Some(record.first_sequence) {
                 return Err(Error::corruption(path, 0, "the header is missing or that of another WAL"));
             }
-            let end = SequenceNumber(record.first_sequence.0 + found.batches - 1);
+            // A WAL begins with commit 1 at the earliest.
+            let end = record.first_sequence.0.saturating_add(found.batches).checked_sub(1);
+            let end = end.map(SequenceNumber);
+            let end = end.ok_or_else(|| Error::corruption(&path, 0, "a WAL that begins with commit 0"))?;
             last_seq = Some(end);
             if found.batches == 0 {
                 state.wals.remove(&number);

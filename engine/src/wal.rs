@@ -13,8 +13,8 @@
 //! 3. [`Wal::seal`], before a later WAL takes its first batch, in every
 //!    durability mode. So only the last WAL that holds data can be torn.
 //! 4. [`replay`] at open. A recovered WAL is never appended to, and it stays
-//!    unsealed: its batches must be in SSTables, and the manifest must have
-//!    moved past it, before a later WAL takes data.
+//!    unsealed: the new manifest records where it ends before a later WAL takes
+//!    data.
 //! 5. Removed once the manifest says that all its batches are in SSTables.
 //!
 //! Called by the write path and by recovery.

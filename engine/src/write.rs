@@ -41,6 +41,8 @@ struct Writer {
     /// Created by the first commit that needs it.
     wal: Option<Wal>,
     last_seq: SequenceNumber,
+    /// True once the log is sealed for good.
+    closed: bool,
 }
 
 /// A commit that waits.
@@ -56,7 +58,7 @@ struct Request {
 impl WritePath {
     /// The write path of a database whose last commit is `last_seq`.
     pub fn new(last_seq: SequenceNumber) -> Self {
-        let writer = Writer { wal: None, last_seq };
+        let writer = Writer { wal: None, last_seq, closed: false };
         WritePath { queue: Mutex::default(), writer: Mutex::new(writer) }
     }
 
@@ -72,7 +74,7 @@ impl WritePath {
         batch.check(core.options.batch_limits())?;
         let batch = Bytes::from(canonical(core, batch)?);
         if batch.is_empty() {
-            return Ok(());
+            return if durability == Durability::Sync { self.sync(core) } else { Ok(()) };
         }
         let request = Arc::new(Request { batch, durability, reads, outcome: OnceLock::new() });
         let mut writer = match self.writer.try_lock() {
@@ -118,9 +120,11 @@ impl WritePath {
         lock(&self.writer).freeze(core, |_| true)
     }
 
-    /// Seals the WAL; answers the last sequence number.
+    /// Seals the WAL for good: whatever commits from now on is refused. Answers
+    /// the last sequence number.
     pub fn close(&self, core: &Core) -> Result<SequenceNumber> {
         let mut writer = lock(&self.writer);
+        writer.closed = true;
         writer.seal(core)?;
         Ok(writer.last_seq)
     }
@@ -143,8 +147,8 @@ impl Request {
 impl Writer {
     /// Commits `group` in order and tells each its outcome.
     fn commit_group(&mut self, core: &Core, group: &[Arc<Request>]) {
-        let valid = group.iter().filter_map(|request| request.reads.as_ref());
-        let valid = valid.map(|reads| reads.validate(core)).collect::<Result<()>>();
+        let mut reads = group.iter().filter_map(|request| request.reads.as_ref());
+        let valid = reads.try_for_each(|reads| reads.validate(core));
         let outcome = valid.and_then(|()| self.append(core, group));
         if outcome.is_ok() {
             self.apply(core, group);
@@ -164,6 +168,9 @@ impl Writer {
     /// Appends the batches to the WAL, and syncs if one of them asks for it.
     fn append(&mut self, core: &Core, group: &[Arc<Request>]) -> Result<()> {
         core.check_writable()?;
+        if self.closed {
+            return Err(Error::invalid("the database is closed"));
+        }
         let mut seq = self.last_seq;
         let records: Vec<(SequenceNumber, &[u8])> = group
             .iter()
@@ -210,7 +217,7 @@ impl Writer {
             let number = core.new_file();
             let first = SequenceNumber(self.last_seq.0 + 1);
             let created = Wal::create(&*core.storage, number, core.database_id, first);
-            let wal = created.inspect_err(|_| {
+            let wal = core.note(created).inspect_err(|_| {
                 // Nobody knows of the file yet.
                 let _ = core.storage.remove(&filename::wal(number));
             })?;

@@ -1,1 +1,1 @@
-//! x
+//! The examples are programs: see `src/bin` and README.md.

@@ -37,7 +37,7 @@ impl DirectoryLock {
     /// must not or cannot become one.
     pub fn take(directory: &Path, create_if_missing: bool) -> Result<Self> {
         if create_if_missing {
-            fs::create_dir_all(directory).map_err(|error| io("create", directory, error))?;
+            create(directory).map_err(|error| io("create", directory, error))?;
         }
         let directory = fs::canonicalize(directory).map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::invalid(format!("there is no database in {}", directory.display())),
@@ -77,6 +77,35 @@ impl DirectoryLock {
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+}
+
+/// Creates a directory with all above it, and makes their names durable: the guest
+/// syncs names within the directory and cannot reach its own.
+fn create(directory: &Path) -> std::io::Result<()> {
+    let mut missing = Vec::new();
+    for above in directory.ancestors().filter(|above| !above.as_os_str().is_empty()) {
+        if above.exists() {
+            break;
+        }
+        missing.push(above);
+    }
+    fs::create_dir_all(directory)?;
+    for made in missing.into_iter().rev() {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_directory(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Only Unix lets a program sync a directory.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 impl Drop for DirectoryLock {

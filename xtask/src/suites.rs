@@ -119,7 +119,13 @@ fn builds() -> Result<(), Missing> {
 }
 
 fn wasi() -> Result<(), Missing> {
-    Ok(run(cargo().args(["test", "--package", "wasm-tests", "--no-fail-fast"]))?)
+    let tests = ["test", "--package", "wasm-tests", "--no-fail-fast"];
+    run(cargo().args(tests))?;
+    run(cargo().args(["build", "--package", "wasm-tests", "--bin", "wasi-runner"]))?;
+    Ok(run(cargo()
+        .args(tests)
+        .args(["--test", "engine", "--target", "wasm32-wasip1"])
+        .env("CARGO_TARGET_WASM32_WASIP1_RUNNER", built("debug", "wasi-runner")))?)
 }
 
 fn node() -> Result<(), Missing> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::database::PageScan;
 use super::{Engine, Keyspace};
-use crate::api::{DatabaseTransaction, Savepoint, Scan, ScanRange, pairs};
+use crate::api::{DatabaseTransaction, Pairs, Savepoint, Scan, ScanRange, pairs};
 use crate::batch::{self, WriteBatch};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
@@ -93,7 +93,7 @@ impl Transaction {
         &mut self,
         keyspace: &Keyspace,
         range: impl RangeBounds<K>,
-    ) -> Result<Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>> {
+    ) -> Result<Pairs> {
         let owned = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
         let (start, end) = (owned(range.start_bound()), owned(range.end_bound()));
         Ok(Box::new(pairs(self.scan_in(&keyspace.inner, &ScanRange { start, end, reverse: false })?)))
@@ -108,7 +108,7 @@ impl Transaction {
         &mut self,
         keyspace: &Keyspace,
         prefix: &[u8],
-    ) -> Result<Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>> {
+    ) -> Result<Pairs> {
         Ok(Box::new(pairs(self.scan_in(&keyspace.inner, &ScanRange::prefix(prefix))?)))
     }
 

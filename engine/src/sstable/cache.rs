@@ -59,6 +59,11 @@ impl Cache {
         self.0.blocks.weight()
     }
 
+    /// Bytes that it may hold.
+    pub fn bytes_max(&self) -> u64 {
+        self.0.blocks.capacity()
+    }
+
     /// Lookups that found something.
     pub fn hits(&self) -> u64 {
         self.0.hits.load(Relaxed)

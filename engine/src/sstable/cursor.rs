@@ -19,9 +19,11 @@ use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
 /// Pages that a walk takes through the cache before it reads ahead.
 const CACHED_PAGES: u32 = 2;
 
-/// Bytes of the first window of a column; each next one is twice as long.
+/// Bytes of the first window of a column; each next one is twice as long, up to
+/// this and to a part of the cache: where that is small, all memory is.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
 const WINDOW_BYTES_MAX: usize = 256 << 10;
+const WINDOWS_PER_CACHE: u64 = 64;
 
 /// A cursor over one table.
 pub struct TableCursor {
@@ -266,7 +268,9 @@ impl Window {
 
     /// Reads pages of a column from `page` on, within its row group.
     fn fill(&mut self, table: &Table, page: usize, column: usize, forward: bool) -> Result<()> {
-        self.wanted = (self.wanted * 2).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        let most = (table.cache_bytes_max() / WINDOWS_PER_CACHE) as usize;
+        let most = most.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        self.wanted = (self.wanted * 2).clamp(WINDOW_BYTES_MIN, most);
         let pages = &table.index.pages;
         let len = |page: usize| pages[page].bytes[column] as usize;
         let (mut first, mut last, mut bytes) = (page, page, len(page));

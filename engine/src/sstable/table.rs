@@ -239,6 +239,10 @@ impl Table {
         Filter::decode(&raw).map_err(|error| error.in_file(&self.path, group.filter_offset))
     }
 
+    pub(super) fn cache_bytes_max(&self) -> u64 {
+        self.cache.bytes_max()
+    }
+
     fn number(&self) -> FileNumber {
         self.meta.number
     }

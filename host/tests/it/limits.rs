@@ -68,3 +68,30 @@ fn a_memory_cap_out_of_range_is_refused() {
     options.memory_bytes_max -= 1;
     assert!(is_invalid(Sandbox::open(directory.path(), options)));
 }
+
+/// Flushes and compactions of a guest with the least memory must fit beside all
+/// else; were they to trap, they would do so again after every restart.
+#[test]
+fn a_small_sandbox_holds_a_large_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Sandbox::open(directory.path(), small()).unwrap();
+    let keyspace = db.create_keyspace("k").unwrap();
+    let mut random = 1u64;
+    let mut value = || {
+        let words = std::iter::repeat_with(|| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random ^ (random >> 29)).to_le_bytes()
+        });
+        words.take(128).flatten().collect::<Vec<u8>>()
+    };
+    const ROWS: u64 = 40 << 10;
+    for row in 0..ROWS {
+        let key = (row * 7919 % ROWS).to_be_bytes();
+        db.put(keyspace, &key, &value(), Durability::Buffered).unwrap();
+    }
+    db.compact().unwrap();
+    let report = db.verify().unwrap();
+    assert_eq!((report.problems, report.entries), (vec![], ROWS));
+    assert_eq!(db.restarts(), 0);
+    assert!(db.guest_memory_bytes_peak() <= SMALL);
+}

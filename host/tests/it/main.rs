@@ -2,10 +2,14 @@
 
 /// Every operation, sandboxed and native alike.
 mod calls;
+/// The command.
+mod cli;
 /// Who may open a directory, and which directories.
 mod directory;
 /// Limits that are checked before the guest could suffer from them.
 mod limits;
+/// What every build of the engine must do, in the sandbox.
+mod scenarios;
 /// The guest ends in a trap; the database goes on.
 mod traps;
 

@@ -1,0 +1,406 @@
+//! Goal: the `duramen` command does what its help says, sandboxed and native
+//! alike, and answers bad input with a reason and an exit code. Method: run it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const FOUND: i32 = 0;
+const NOT_FOUND: i32 = 1;
+const USAGE: i32 = 2;
+const REFUSED: i32 = 3;
+
+/// A database in a new directory, and the command on it.
+struct Cli {
+    directory: TempDir,
+    native: bool,
+}
+
+/// How a run of the command ended.
+struct Run {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Run {
+    fn of(output: Output) -> Run {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        Run { code: output.status.code().expect("an exit code"), stdout: output.stdout, stderr }
+    }
+
+    /// What it printed, if it ended well.
+    fn text(self) -> String {
+        assert_eq!(self.code, FOUND, "{}", self.stderr);
+        String::from_utf8(self.stdout).unwrap()
+    }
+
+    /// Asserts how it failed, and that it said why.
+    fn fails(self, code: i32, reasons: &[&str]) {
+        assert_eq!(self.code, code, "{}", self.stderr);
+        for reason in reasons {
+            assert!(self.stderr.contains(reason), "{reason:?} is not in: {}", self.stderr);
+        }
+    }
+}
+
+impl Cli {
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn db(&self) -> PathBuf {
+        self.path("db")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_duramen"));
+        command.arg("--db").arg(self.db()).args(self.native.then_some("--native")).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        Run::of(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs it with bytes on standard input.
+    fn run_with(&self, arguments: &[&str], input: &[u8]) -> Run {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        // It may have refused before it read everything.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        Run::of(child.wait_with_output().unwrap())
+    }
+
+    fn file(&self, name: &str, contents: &str) -> String {
+        fs::write(self.path(name), contents).unwrap();
+        self.path(name).display().to_string()
+    }
+}
+
+/// Runs a test on a new directory, sandboxed and native.
+fn on_both(test: impl Fn(&Cli)) {
+    for native in [false, true] {
+        test(&Cli { directory: tempfile::tempdir().unwrap(), native });
+    }
+}
+
+#[test]
+fn what_was_put_is_got_until_it_is_deleted() {
+    on_both(|cli| {
+        cli.run(&["put", "user:42", "ada"]).text();
+        assert_eq!(cli.run(&["get", "user:42"]).text(), "ada");
+        cli.run(&["put", "k", "elsewhere", "--keyspace", "other", "--durability", "sync"]).text();
+        cli.run(&["get", "k"]).fails(NOT_FOUND, &[]);
+        assert_eq!(cli.run(&["keyspaces"]).text(), "default\nother\n");
+        cli.run(&["delete", "user:42"]).text();
+        cli.run(&["get", "user:42"]).fails(NOT_FOUND, &[]);
+    });
+}
+
+#[test]
+fn wrong_command_lines_and_missing_databases_are_told_apart() {
+    on_both(|cli| {
+        cli.run(&["get", "k"]).fails(REFUSED, &["does not exist", "put and import create"]);
+        assert!(!cli.db().exists(), "a read creates nothing");
+        cli.run(&["fetch", "k"]).fails(USAGE, &["fetch"]);
+        cli.run(&["put", "0g", "00", "--hex"]).fails(USAGE, &["0g", "hexadecimal"]);
+        assert!(!cli.db().exists(), "a wrong command line creates nothing");
+        cli.run(&["put", "k", "v"]).text();
+        cli.run(&["get", "k", "--keyspace", "nowhere"]).fails(REFUSED, &["nowhere", "there is default"]);
+    });
+}
+
+#[test]
+fn help_has_examples() {
+    let help = Command::new(env!("CARGO_BIN_EXE_duramen")).arg("--help").output().unwrap();
+    let text = Run::of(help).text();
+    assert!(text.contains("Examples:") && text.contains("Exit codes"), "{text}");
+}
+
+#[test]
+fn any_bytes_go_in_and_come_out() {
+    on_both(|cli| {
+        let bytes: Vec<u8> = (0..=255).chain([b'\n', 0, 0xff]).collect();
+        cli.run_with(&["put", "00ff0a", "--hex", "--value-file", "-"], &bytes).text();
+        fs::write(cli.path("value"), &bytes).unwrap();
+        let file = cli.path("value").display().to_string();
+        cli.run(&["put", "text", "--value-file", &file]).text();
+        assert_eq!(cli.run(&["get", "text"]).stdout, bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(cli.run(&["get", "00ff0a", "--hex"]).text().trim_end(), hex);
+        assert_eq!(cli.run(&["scan", "--format", "hex", "--limit", "1"]).text(), format!("00ff0a\t{hex}\n"));
+
+        // Out as JSON lines and in again, it is the same.
+        let exported = cli.path("all.jsonl").display().to_string();
+        cli.run(&["export", &exported]).text();
+        cli.run(&["import", &exported, "--keyspace", "copy"]).text();
+        let [first, second] = ["default", "copy"]
+            .map(|keyspace| cli.run(&["scan", "--format", "hex", "--keyspace", keyspace]).text());
+        assert_eq!(first, second);
+        // CSV holds text alone, and says so.
+        let exported = cli.path("all.csv").display().to_string();
+        cli.run(&["export", &exported]).fails(REFUSED, &["not UTF-8", "jsonl"]);
+        assert!(!Path::new(&exported).exists(), "half a file is left");
+    });
+}
+
+#[test]
+fn scans_have_bounds_directions_and_formats() {
+    on_both(|cli| {
+        for (key, value) in [("a", "1"), ("b", "2"), ("ba", "3"), ("bb", "say \"hi\""), ("c", "5")] {
+            cli.run(&["put", key, value]).text();
+        }
+        let keys = |arguments: &[&str]| {
+            let scanned = cli.run(&[&["scan"], arguments].concat()).text();
+            scanned.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&[]), ["a", "b", "ba", "bb", "c"]);
+        assert_eq!(keys(&["--prefix", "b"]), ["b", "ba", "bb"]);
+        assert_eq!(keys(&["--prefix", "b", "--reverse", "--limit", "2"]), ["bb", "ba"]);
+        assert_eq!(keys(&["--start", "b", "--end", "c"]), ["b", "ba", "bb"]);
+        assert_eq!(cli.run(&["scan", "--prefix", "b", "--count"]).text(), "3\n");
+        let line = cli.run(&["scan", "--start", "bb", "--end", "bc", "--format", "jsonl"]).text();
+        assert_eq!(line, "{\"key\":\"bb\",\"value\":\"say \\\"hi\\\"\"}\n");
+        let csv = cli.run(&["scan", "--start", "bb", "--end", "bc", "--format", "csv"]).text();
+        assert_eq!(csv, "key,value\nbb,\"say \"\"hi\"\"\"\n");
+        cli.run(&["scan", "--prefix", "a", "--start", "a"]).fails(USAGE, &["cannot be used with"]);
+    });
+}
+
+#[test]
+fn rows_become_pairs() {
+    on_both(|cli| {
+        let people =
+            cli.file("people.csv", "country,id,name,age\nde,1,Ada,36\nde,2,\"Müller, G.\",\nfr,3,Zoé,4.50\n");
+        cli.run(&["import", &people, "--key", "country,id", "--keyspace", "people"]).text();
+        let scanned = cli.run(&["scan", "--keyspace", "people"]).text();
+        assert_eq!(
+            scanned,
+            "de/1\t{\"name\":\"Ada\",\"age\":36}\n\
+             de/2\t{\"name\":\"Müller, G.\",\"age\":null}\n\
+             fr/3\t{\"name\":\"Zoé\",\"age\":4.50}\n"
+        );
+        let words = cli.file("words.tsv", "word\tmeaning\nhaus\thouse\nbaum\ttree\n");
+        cli.run(&["import", &words, "--key", "word", "--value", "meaning", "--keyspace", "words", "--quiet"])
+            .text();
+        assert_eq!(cli.run(&["get", "baum", "--keyspace", "words"]).text(), "tree");
+        let lines = cli.file(
+            "lines.jsonl",
+            "{\"k\": \"x\", \"v\": {\"deep\": [1, null]}, \"n\": 7}\n\n{\"k\": \"y\", \"n\": true}\n",
+        );
+        cli.run(&["import", &lines, "--key", "k", "--keyspace", "lines"]).text();
+        let scanned = cli.run(&["scan", "--keyspace", "lines"]).text();
+        assert_eq!(scanned, "x\t{\"v\":{\"deep\":[1,null]},\"n\":7}\ny\t{\"n\":true}\n");
+
+        // A Parquet export is a table of pairs, and comes in again as it went out.
+        let exported = cli.path("people.parquet").display().to_string();
+        cli.run(&["export", &exported, "--keyspace", "people"]).text();
+        cli.run(&["export", &exported, "--keyspace", "people"]).fails(REFUSED, &["exists", "--force"]);
+        cli.run(&["import", &exported, "--keyspace", "again"]).text();
+        let again = cli.run(&["scan", "--keyspace", "again"]).text();
+        assert_eq!(again, cli.run(&["scan", "--keyspace", "people"]).text());
+    });
+}
+
+#[test]
+fn bad_rows_name_their_place_and_leave_their_batch_out() {
+    on_both(|cli| {
+        let csv: String =
+            (0..30).map(|i| if i == 25 { "25,x,surplus\n".to_owned() } else { format!("{i},x\n") }).collect();
+        let csv = cli.file("bad.csv", &format!("id,name\n{csv}"));
+        cli.run(&["import", &csv, "--key", "id", "--batch-rows", "10"]).fails(
+            REFUSED,
+            &["bad.csv, line 27", "3 columns where the header has 2", "20 rows before were committed"],
+        );
+        assert_eq!(cli.run(&["scan", "--count"]).text(), "20\n");
+
+        let cut = cli.file("cut.jsonl", "{\"k\": \"1\"}\n{\"k\": \"2\"\n");
+        cli.run(&["import", &cut, "--key", "k", "--keyspace", "j"]).fails(REFUSED, &["cut.jsonl, line 2"]);
+        let list = cli.file("list.jsonl", "[1]\n");
+        cli.run(&["import", &list, "--key", "k", "--keyspace", "j"])
+            .fails(REFUSED, &["line 1", "JSON object"]);
+        let without = cli.file("without.jsonl", "{\"k\": \"1\"}\n{\"other\": \"2\"}\n");
+        cli.run(&["import", &without, "--key", "k", "--keyspace", "j"])
+            .fails(REFUSED, &["line 2", "no column k", "there are other"]);
+        let null = cli.file("null.jsonl", "{\"k\": null}\n");
+        cli.run(&["import", &null, "--key", "k", "--keyspace", "j"]).fails(REFUSED, &["line 1", "null"]);
+        assert_eq!(cli.run(&["scan", "--keyspace", "j", "--count"]).text(), "0\n");
+
+        cli.run(&["import", &csv, "--key", "nom"]).fails(USAGE, &["no column nom", "there are id, name"]);
+        let odd = cli.file("odd.xml", "<x/>");
+        cli.run(&["import", &odd, "--key", "k"]).fails(USAGE, &["odd.xml", ".csv, .tsv, .jsonl or .parquet"]);
+        cli.run(&["import", "nowhere.csv", "--key", "k"]).fails(REFUSED, &["nowhere.csv"]);
+        let garbage = cli.file("garbage.parquet", "PAR1 this is not Parquet PAR1");
+        cli.run(&["import", &garbage, "--key", "k"]).fails(REFUSED, &["garbage.parquet"]);
+    });
+}
+
+#[test]
+fn what_is_too_long_is_refused_before_anything_is_written() {
+    on_both(|cli| {
+        cli.run(&["put", "k", "v"]).text();
+        let key = "k".repeat(64 << 10);
+        cli.run(&["put", &key, "v"]).text();
+        cli.run(&["put", &format!("{key}k"), "v"]).fails(REFUSED, &["65537 bytes", "limit of 65536"]);
+        let memory: &[&str] = if cli.native { &[] } else { &["--memory", "16"] };
+        let most = if cli.native { 64 << 20 } else { 2 << 20 };
+        let put = [memory, &["put", "long", "--value-file", "-"]].concat();
+        cli.run_with(&put, &vec![b'x'; most]).text();
+        cli.run_with(&put, &vec![b'y'; most + 1]).fails(REFUSED, &["over the limit", &most.to_string()]);
+        assert_eq!(cli.run(&["get", "long"]).stdout.len(), most);
+
+        let row = cli.file("row.csv", &format!("id,text\n1,short\n{key}k,long\n"));
+        cli.run(&["import", &row, "--key", "id", "--keyspace", "rows"])
+            .fails(REFUSED, &["row.csv, line 3", "65537 bytes"]);
+        assert_eq!(cli.run(&["scan", "--keyspace", "rows", "--count"]).text(), "0\n");
+    });
+}
+
+#[test]
+fn upkeep_reports_and_draws() {
+    on_both(|cli| {
+        let rows: String = (0..5000).map(|i| format!("{i:05},{}\n", "text".repeat(10))).collect();
+        let rows = cli.file("rows.csv", &format!("id,text\n{rows}"));
+        let said = cli.run(&["import", &rows, "--key", "id", "--progress-every", "2000"]).text();
+        assert_eq!(said, "committed 2000\ncommitted 4000\ncommitted 5000\n");
+        cli.run(&["delete", "00001"]).text();
+        assert!(cli.run(&["flush"]).text().contains("memtables flushed"));
+        let stats = cli.run(&["stats"]).text();
+        assert!(stats.contains("default\n") && stats.contains("level 0") && stats.contains('█'), "{stats}");
+        assert!(cli.run(&["compact"]).text().contains("before"));
+        let stats: serde_json::Value = serde_json::from_str(&cli.run(&["stats", "--json"]).text()).unwrap();
+        let runs = stats["keyspaces"][0]["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 1, "{stats}");
+        assert_eq!((&runs[0]["entries"], &runs[0]["tombstones"]), (&4999.into(), &0.into()), "{stats}");
+        let verified = cli.run(&["verify"]).text();
+        assert!(verified.contains("4,999 entries") && verified.contains("no damage"), "{verified}");
+    });
+}
+
+#[test]
+fn directories_that_are_something_else_are_left_alone() {
+    on_both(|cli| {
+        fs::create_dir(cli.db()).unwrap();
+        fs::write(cli.db().join("thesis.tex"), "precious").unwrap();
+        cli.run(&["put", "k", "v"]).fails(REFUSED, &["database", "thesis.tex"]);
+        let names: Vec<_> = fs::read_dir(cli.db()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["thesis.tex"]);
+        fs::remove_dir_all(cli.db()).unwrap();
+
+        cli.run(&["put", "k", "v"]).text();
+        let lock = fs::File::open(cli.db().join("LOCK")).unwrap();
+        lock.lock().unwrap();
+        cli.run(&["get", "k"]).fails(REFUSED, &["another", "open"]);
+        drop(lock);
+
+        // Both slots of CURRENT as a program to come might write them.
+        let current = fs::read(cli.db().join("CURRENT")).unwrap();
+        let mut newer = current.clone();
+        for slot in newer.chunks_mut(4096).filter(|slot| slot[0] != 0) {
+            slot[8] = 9;
+            let crc = crc32fast::hash(&slot[..40]);
+            slot[40..44].copy_from_slice(&crc.to_le_bytes());
+        }
+        fs::write(cli.db().join("CURRENT"), &newer).unwrap();
+        cli.run(&["get", "k"]).fails(REFUSED, &["format version 9", "newer"]);
+        assert_eq!(fs::read(cli.db().join("CURRENT")).unwrap(), newer);
+        fs::write(cli.db().join("CURRENT"), &current).unwrap();
+        assert_eq!(cli.run(&["get", "k"]).text(), "v");
+    });
+}
+
+#[test]
+fn a_flipped_bit_is_found_with_file_and_place() {
+    on_both(|cli| {
+        for key in ["a", "b"] {
+            cli.run(&["put", key, &"value ".repeat(50)]).text();
+        }
+        cli.run(&["flush"]).text();
+        cli.run(&["put", "tail", "in the WAL"]).text();
+        let mut files = 0;
+        for dir in ["", "manifest", "wal", "sst/1"] {
+            for entry in fs::read_dir(cli.db().join(dir)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() && !path.ends_with("LOCK") {
+                    files += 1;
+                    check_damage(cli, path.strip_prefix(cli.db()).unwrap());
+                }
+            }
+        }
+        assert!(files >= 4, "{files} files");
+    });
+}
+
+/// Flips a bit of a file in a copy of the database.
+fn check_damage(cli: &Cli, file: &Path) {
+    let copy = Cli { directory: tempfile::tempdir().unwrap(), native: cli.native };
+    copy_dir(&cli.db(), &copy.db());
+    let mut bytes = fs::read(copy.db().join(file)).unwrap();
+    let at = match file == Path::new("CURRENT") {
+        // The slot with the higher generation is the live one.
+        true => (0..2).map(|slot| slot * 4096).max_by_key(|at| bytes[at + 16]).unwrap() + 20,
+        false => bytes.len() / 2,
+    };
+    bytes[at] ^= 4;
+    fs::write(copy.db().join(file), bytes).unwrap();
+    let run = copy.run(&["verify"]);
+    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), run.stderr);
+    let name = file.to_str().unwrap();
+    if name == "CURRENT" && run.code == FOUND {
+        // The slot before is as good while what it names is still there.
+        return;
+    }
+    assert_eq!(run.code, REFUSED, "{name}: {said}");
+    assert!(said.contains(name), "{name}: {said}");
+    assert!(said.contains("offset") || said.contains("at byte"), "{name}: {said}");
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_dir(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// Kills imports with SIGKILL, again and again, over the same database.
+#[test]
+fn what_an_import_acknowledged_survives_its_kill() {
+    on_both(|cli| {
+        let rows: String = (0..200_000).map(|i| format!("{i:06},{}\n", i * 7)).collect();
+        let rows = cli.file("rows.csv", &format!("id,n\n{rows}"));
+        for round in 0..4_u64 {
+            let keyspace = format!("round {round}");
+            let import = ["import", &rows, "--key", "id", "--value", "n", "--keyspace", &keyspace];
+            let often = ["--batch-rows", "37", "--progress-every", "37"];
+            let mut child = cli.command(&[&import[..], &often].concat()).spawn().unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let mut acknowledged = 0;
+            let mut killed = false;
+            for line in lines {
+                // What was in the pipe at the kill counts as well.
+                acknowledged = line.unwrap().strip_prefix("committed ").unwrap().parse::<u64>().unwrap();
+                if acknowledged > 1000 * (round + 1) * (round + 1) && !killed {
+                    child.kill().unwrap();
+                    killed = true;
+                }
+            }
+            assert!(!child.wait().unwrap().success() && killed, "the import was not killed");
+            let count: u64 =
+                cli.run(&["scan", "--keyspace", &keyspace, "--count"]).text().trim_end().parse().unwrap();
+            assert!(count >= acknowledged, "{acknowledged} rows were acknowledged, {count} are there");
+            assert_eq!(count % 37, 0, "a batch is there in part");
+            let last = cli.run(&["scan", "--keyspace", &keyspace, "--reverse", "--limit", "1"]).text();
+            assert_eq!(last, format!("{:06}\t{}\n", count - 1, (count - 1) * 7), "a gap before the end");
+            assert!(cli.run(&["verify"]).text().contains("no damage"));
+        }
+    });
+}
