@@ -8,7 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use duramen::api::ScanRange;
 use duramen::stats::{KeyspaceStats, Problem, RunStats};
-use duramen::{Compression, Durability, Error, KeyspaceId, Options, Result, Stats, VerifyReport};
+use duramen::{
+    Compression, Durability, Error, KeyspaceId, KeyspaceOptions, Options, Result, Stats, VerifyReport,
+};
 
 use crate::instance::bindings::exports::duramen::db::engine as wit;
 
@@ -89,6 +91,11 @@ pub fn engine_options(options: &Options, create_if_missing: bool) -> wit::Option
             Compression::Snappy => wit::Compression::Snappy,
         }),
     }
+}
+
+pub fn keyspace_options(options: &KeyspaceOptions) -> wit::KeyspaceOptions {
+    let KeyspaceOptions { merge_operator, ttl_ms } = options.clone();
+    wit::KeyspaceOptions { merge_operator, ttl_ms }
 }
 
 pub fn scan_range(range: &ScanRange) -> wit::ScanRange {

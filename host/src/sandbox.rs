@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use bytes::Bytes;
 use duramen::api::Page;
 use duramen::{
-    Budget, Database, Durability, Error, KeyspaceId, Progress, Result, Scan, ScanRange, SnapshotId, Stats,
-    VerifyReport, WriteBatch,
+    Budget, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions, Progress, Result,
+    Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport, WriteBatch,
 };
 use wasmtime::component::ResourceAny;
 
@@ -44,8 +44,8 @@ use crate::options::SandboxOptions;
 /// memory cap), `TimedOut` (the deadline) or `Other` (a defect of the engine).
 /// The outcome of a write is then unknown but all or nothing; later calls work,
 /// and every earlier commit of [`Durability::Buffered`] or better is there.
-/// Snapshots and scans that the ended instance had answer `Io` of kind
-/// `ConnectionReset`: begin them again.
+/// Snapshots, scans and transactions that the ended instance had answer `Io` of
+/// kind `ConnectionReset`: begin them again.
 #[derive(Debug)]
 pub struct Sandbox {
     shared: Arc<Shared>,
@@ -58,8 +58,8 @@ struct Shared {
     long_call: Deadline,
     meter: Arc<MemoryMeter>,
     state: Mutex<State>,
-    /// Cursors to drop, with the generation that they are of; apart from
-    /// `state`, so that dropping a scan never waits for a call.
+    /// Handles to drop, with the generation that they are of; apart from `state`,
+    /// so that dropping a scan or a transaction never waits for a call.
     dropped: Mutex<Vec<(u64, ResourceAny)>>,
     _ticker: Arc<Ticker>,
 }
@@ -188,7 +188,7 @@ impl Shared {
 
     /// Tidies up, which may end the instance, and makes sure that one lives.
     fn ready<'a>(&self, state: &'a mut State) -> Result<&'a mut Instance> {
-        self.drop_cursors(state);
+        self.drop_handles(state);
         self.revive(state, false)
     }
 
@@ -251,20 +251,41 @@ impl Shared {
         Ok((answer, state.generation))
     }
 
-    /// Runs the destructors of cursors whose scans were dropped.
-    fn drop_cursors(&self, state: &mut State) {
+    /// Runs the destructors of scans and transactions that were dropped.
+    fn drop_handles(&self, state: &mut State) {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        for (generation, cursor) in dropped.drain(..) {
+        for (generation, handle) in dropped.drain(..) {
             let Some(instance) = &mut state.instance else { continue };
             if generation != state.generation {
                 continue;
             }
             instance.begin_call(self.call);
-            if let Err(trap) = instance.drop_handle(cursor) {
+            if let Err(trap) = instance.drop_handle(handle) {
                 // Nobody asked for this call: the next one finds a new instance.
-                state.end_instance("drop a scan", self.call, &trap);
+                state.end_instance("drop a handle", self.call, &trap);
             }
         }
+    }
+
+    /// Refuses a batch that would not fit in the guest, where everything else is
+    /// checked.
+    fn check_batch(&self, batch: &WriteBatch) -> Result<()> {
+        let limits = self.options.engine.batch_limits();
+        if batch.encoded_bytes() > limits.batch_bytes_max {
+            batch.check(limits)?;
+        }
+        Ok(())
+    }
+
+    /// A range as the guest takes it.
+    fn scan_range(&self, range: &ScanRange) -> Result<wit::ScanRange> {
+        let range = convert::scan_range(range);
+        for bound in [&range.start, &range.end] {
+            if let wit::Bound::Included(key) | wit::Bound::Excluded(key) = bound {
+                self.check_size("key", key.len())?;
+            }
+        }
+        Ok(range)
     }
 
     /// Refuses an argument that would not fit in the guest beside the rest.
@@ -287,14 +308,24 @@ fn no_snapshot(id: SnapshotId) -> Error {
 }
 
 impl Database for Sandbox {
-    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
-        self.shared.check_size("name", name.len())?;
+    fn create_keyspace_with(&self, name: &str, options: &KeyspaceOptions) -> Result<KeyspaceId> {
+        let operator = options.merge_operator.as_ref().map_or(0, String::len);
+        self.shared.check_size("name", name.len().saturating_add(operator))?;
+        let options = convert::keyspace_options(options);
         self.shared.call("create-keyspace", self.shared.call, |instance| {
             let Call { store, engine, database } = instance.parts();
-            match engine.database().call_create_keyspace(store, database, name)? {
+            match engine.database().call_create_keyspace(store, database, name, &options)? {
                 Ok(handle) => instance.adopt_keyspace(handle),
                 Err(error) => Ok(Err(error)),
             }
+        })
+    }
+
+    fn drop_keyspace(&self, name: &str) -> Result<bool> {
+        self.shared.check_size("name", name.len())?;
+        self.shared.call("drop-keyspace", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_drop_keyspace(store, database, name)
         })
     }
 
@@ -341,16 +372,25 @@ impl Database for Sandbox {
     }
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
-        let limits = self.shared.options.engine.batch_limits();
-        if batch.encoded_bytes() > limits.batch_bytes_max {
-            // It would not fit in the guest, where everything else is checked.
-            batch.check(limits)?;
-        }
+        self.shared.check_batch(&batch)?;
         self.shared.call("write", self.shared.call, |instance| {
             let Call { store, engine, database } = instance.parts();
             let durability = Some(convert::durability(durability));
             engine.database().call_write(store, database, batch.as_encoded(), durability)
         })
+    }
+
+    fn transaction(&self) -> Result<Box<dyn DatabaseTransaction>> {
+        let mut state = self.shared.lock();
+        self.shared.ready(&mut state)?;
+        let handle = self.shared.call_in(&mut state, "begin", self.shared.call, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_begin(store, database)
+        })?;
+        let generation = state.generation;
+        drop(state);
+        let handle = Handle { shared: Arc::clone(&self.shared), resource: handle, generation };
+        Ok(Box::new(SandboxTransaction { handle }))
     }
 
     fn snapshot(&self) -> Result<SnapshotId> {
@@ -385,17 +425,13 @@ impl Database for Sandbox {
         range: &ScanRange,
         snapshot: Option<SnapshotId>,
     ) -> Result<Box<dyn Scan>> {
-        let range = convert::scan_range(range);
-        for bound in [&range.start, &range.end] {
-            if let wit::Bound::Included(key) | wit::Bound::Excluded(key) = bound {
-                self.shared.check_size("key", key.len())?;
-            }
-        }
-        let (cursor, generation) =
+        let range = self.shared.scan_range(range)?;
+        let (resource, generation) =
             self.shared.read("scan", keyspace, snapshot, |call, keyspace, snapshot| {
                 call.engine.keyspace().call_scan(call.store, keyspace, &range, snapshot)
             })?;
-        Ok(Box::new(SandboxScan { shared: Arc::clone(&self.shared), cursor, generation }))
+        let handle = Handle { shared: Arc::clone(&self.shared), resource, generation };
+        Ok(Box::new(SandboxScan { handle }))
     }
 
     fn flush(&self) -> Result<()> {
@@ -458,38 +494,129 @@ impl Database for Sandbox {
     }
 }
 
-struct SandboxScan {
+/// Something of an instance, dropped there when this is.
+struct Handle {
     shared: Arc<Shared>,
-    cursor: ResourceAny,
+    resource: ResourceAny,
     generation: u64,
+}
+
+impl Handle {
+    /// Runs a call on it; `what` it is, for the case that its instance has ended.
+    fn call<R>(
+        &self,
+        what: &str,
+        name: &str,
+        call: impl FnOnce(&mut Instance, ResourceAny) -> GuestResult<R>,
+    ) -> Result<R> {
+        let mut state = self.shared.lock();
+        self.shared.drop_handles(&mut state);
+        if state.lock.is_some() && (state.generation != self.generation || state.instance.is_none()) {
+            return Err(lost(what));
+        }
+        self.shared.call_in(&mut state, name, self.shared.call, |instance| call(instance, self.resource))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut dropped = self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        dropped.push((self.generation, self.resource));
+        drop(dropped);
+        // Now, unless a call is under way: then the next one does it.
+        match self.shared.state.try_lock() {
+            Ok(mut state) => self.shared.drop_handles(&mut state),
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {}
+        }
+    }
+}
+
+struct SandboxScan {
+    handle: Handle,
 }
 
 impl Scan for SandboxScan {
     fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
         let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
-        let bytes_max = bytes_max.min(self.shared.options.page_bytes_max());
-        let mut state = self.shared.lock();
-        self.shared.drop_cursors(&mut state);
-        if state.lock.is_some() && (state.generation != self.generation || state.instance.is_none()) {
-            return Err(lost("the scan"));
-        }
-        let page = self.shared.call_in(&mut state, "next-page", self.shared.call, |instance| {
+        let bytes_max = bytes_max.min(self.handle.shared.options.page_bytes_max());
+        let page = self.handle.call("the scan", "next-page", |instance, cursor| {
             let Call { store, engine, .. } = instance.parts();
-            engine.cursor().call_next_page(store, self.cursor, bytes_max)
+            engine.cursor().call_next_page(store, cursor, bytes_max)
         })?;
         Ok(Page(Bytes::from(page)))
     }
 }
 
-impl Drop for SandboxScan {
-    fn drop(&mut self) {
-        let mut dropped = self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        dropped.push((self.generation, self.cursor));
-        drop(dropped);
-        // Now, unless a call is under way: then the next one does it.
-        match self.shared.state.try_lock() {
-            Ok(mut state) => self.shared.drop_cursors(&mut state),
-            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {}
-        }
+struct SandboxTransaction {
+    handle: Handle,
+}
+
+impl SandboxTransaction {
+    fn call<R>(
+        &self,
+        name: &str,
+        call: impl FnOnce(&mut Instance, ResourceAny) -> GuestResult<R>,
+    ) -> Result<R> {
+        self.handle.call("the transaction", name, call)
+    }
+}
+
+impl DatabaseTransaction for SandboxTransaction {
+    fn get(&mut self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Bytes>> {
+        self.handle.shared.check_size("key", key.len())?;
+        let value = self.call("get", |instance, transaction| {
+            let keyspace = match instance.keyspace(keyspace)? {
+                Ok(keyspace) => keyspace,
+                Err(error) => return Ok(Err(error)),
+            };
+            let Call { store, engine, .. } = instance.parts();
+            engine.transaction().call_get(store, transaction, keyspace, key)
+        })?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn scan(&mut self, keyspace: KeyspaceId, range: &ScanRange) -> Result<Box<dyn Scan>> {
+        let range = self.handle.shared.scan_range(range)?;
+        let resource = self.call("scan", |instance, transaction| {
+            let keyspace = match instance.keyspace(keyspace)? {
+                Ok(keyspace) => keyspace,
+                Err(error) => return Ok(Err(error)),
+            };
+            let Call { store, engine, .. } = instance.parts();
+            engine.transaction().call_scan(store, transaction, keyspace, &range)
+        })?;
+        let (shared, generation) = (Arc::clone(&self.handle.shared), self.handle.generation);
+        Ok(Box::new(SandboxScan { handle: Handle { shared, resource, generation } }))
+    }
+
+    fn write(&mut self, batch: WriteBatch) -> Result<()> {
+        self.handle.shared.check_batch(&batch)?;
+        self.call("write", |instance, transaction| {
+            let Call { store, engine, .. } = instance.parts();
+            engine.transaction().call_write(store, transaction, batch.as_encoded())
+        })
+    }
+
+    fn savepoint(&mut self) -> Result<Savepoint> {
+        let savepoint = self.call("savepoint", |instance, transaction| {
+            let Call { store, engine, .. } = instance.parts();
+            engine.transaction().call_savepoint(store, transaction)
+        })?;
+        Ok(Savepoint(savepoint))
+    }
+
+    fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
+        self.call("rollback-to", |instance, transaction| {
+            let Call { store, engine, .. } = instance.parts();
+            engine.transaction().call_rollback_to(store, transaction, savepoint.0)
+        })
+    }
+
+    fn commit(self: Box<Self>, durability: Durability) -> Result<()> {
+        let durability = Some(convert::durability(durability));
+        self.call("commit", |instance, transaction| {
+            let Call { store, engine, .. } = instance.parts();
+            engine.transaction().call_commit(store, transaction, durability)
+        })
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use duramen::api::ScanRange;
 use duramen::stats::{KeyspaceStats, Problem, RunStats};
-use duramen::{Compression, Durability, Error, Options, Stats, VerifyReport};
+use duramen::{Compression, Durability, Error, KeyspaceOptions, Options, Stats, VerifyReport};
 use duramen_bindings::exports::duramen::db::engine as wit;
 
 pub fn error(error: Error) -> wit::Error {
@@ -77,6 +77,11 @@ fn size(name: &str, bytes: Option<u64>, default: usize) -> Result<usize, wit::Er
     usize::try_from(bytes).map_err(|_| {
         wit::Error::InvalidArgument(format!("{name} of {bytes} bytes is more than a guest can have"))
     })
+}
+
+pub fn keyspace_options(options: wit::KeyspaceOptions) -> KeyspaceOptions {
+    let wit::KeyspaceOptions { merge_operator, ttl_ms } = options;
+    KeyspaceOptions { merge_operator, ttl_ms }
 }
 
 pub fn scan_range(range: wit::ScanRange) -> ScanRange {

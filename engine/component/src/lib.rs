@@ -17,7 +17,10 @@ mod packed;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-use duramen::{Budget, Database, Db, KeyspaceId, Options, Progress, Scan, SnapshotId, WriteBatch};
+use duramen::{
+    Budget, Database, DatabaseTransaction, Db, KeyspaceId, Options, Progress, Savepoint, Scan, SnapshotId,
+    WriteBatch,
+};
 use duramen_bindings::exports::duramen::db::engine as wit;
 
 /// The directory that the host preopens.
@@ -32,6 +35,7 @@ duramen_bindings::export!(Component);
 impl wit::Guest for Component {
     type Database = DatabaseHandle;
     type Keyspace = KeyspaceHandle;
+    type Transaction = TransactionHandle;
     type Snapshot = SnapshotHandle;
     type Cursor = CursorHandle;
 }
@@ -81,9 +85,14 @@ impl wit::GuestDatabase for DatabaseHandle {
         Ok(wit::Database::new(DatabaseHandle(shared)))
     }
 
-    fn create_keyspace(&self, name: String) -> Result<wit::Keyspace> {
-        let id = self.database().create_keyspace(&name).map_err(convert::error)?;
+    fn create_keyspace(&self, name: String, options: wit::KeyspaceOptions) -> Result<wit::Keyspace> {
+        let options = convert::keyspace_options(options);
+        let id = self.database().create_keyspace_with(&name, &options).map_err(convert::error)?;
         Ok(self.keyspace(id))
+    }
+
+    fn drop_keyspace(&self, name: String) -> Result<bool> {
+        self.database().drop_keyspace(&name).map_err(convert::error)
     }
 
     fn find_keyspace(&self, name: String) -> Result<Option<wit::Keyspace>> {
@@ -109,6 +118,12 @@ impl wit::GuestDatabase for DatabaseHandle {
     fn write(&self, batch: Vec<u8>, durability: Option<wit::Durability>) -> Result<()> {
         let batch = WriteBatch::from_encoded(batch).map_err(convert::error)?;
         self.0.write(batch, durability)
+    }
+
+    fn begin(&self) -> Result<wit::Transaction> {
+        let transaction = self.database().transaction().map_err(convert::error)?;
+        let transaction = RefCell::new(Some(transaction));
+        Ok(wit::Transaction::new(TransactionHandle { transaction, shared: Rc::clone(&self.0) }))
     }
 
     fn snapshot(&self) -> Result<wit::Snapshot> {
@@ -201,11 +216,86 @@ impl wit::GuestKeyspace for KeyspaceHandle {
         self.shared.write(batch, durability)
     }
 
+    fn merge(&self, key: Vec<u8>, operand: Vec<u8>, durability: Option<wit::Durability>) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        batch.merge(self.id, &key, &operand);
+        self.shared.write(batch, durability)
+    }
+
+    fn delete_range(&self, start: Vec<u8>, end: Vec<u8>, durability: Option<wit::Durability>) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        batch.delete_range(self.id, &start, &end);
+        self.shared.write(batch, durability)
+    }
+
     fn scan(&self, range: wit::ScanRange, snapshot: Option<wit::SnapshotBorrow<'_>>) -> Result<wit::Cursor> {
         let snapshot = self.snapshot(snapshot)?;
         let range = convert::scan_range(range);
         let scan = self.shared.database.scan(self.id, &range, snapshot).map_err(convert::error)?;
-        Ok(wit::Cursor::new(CursorHandle { scan: RefCell::new(scan), _shared: Rc::clone(&self.shared) }))
+        Ok(CursorHandle::of(scan, &self.shared))
+    }
+}
+
+struct TransactionHandle {
+    // Dropped first: it borrows from what the database owns.
+    transaction: RefCell<Option<Box<dyn DatabaseTransaction>>>,
+    shared: Rc<Shared>,
+}
+
+impl TransactionHandle {
+    /// Runs `call` on the transaction, unless it has been committed.
+    fn with<T>(&self, call: impl FnOnce(&mut dyn DatabaseTransaction) -> duramen::Result<T>) -> Result<T> {
+        match self.transaction.borrow_mut().as_deref_mut() {
+            Some(transaction) => call(transaction).map_err(convert::error),
+            None => Err(committed()),
+        }
+    }
+
+    /// The engine's id of a keyspace, which must be of this database.
+    fn keyspace(&self, keyspace: &wit::KeyspaceBorrow<'_>) -> Result<KeyspaceId> {
+        let keyspace: &KeyspaceHandle = keyspace.get();
+        if Rc::ptr_eq(&keyspace.shared, &self.shared) {
+            Ok(keyspace.id)
+        } else {
+            Err(wit::Error::InvalidArgument("the keyspace is of a database closed since".to_owned()))
+        }
+    }
+}
+
+fn committed() -> wit::Error {
+    wit::Error::InvalidArgument("the transaction has been committed".to_owned())
+}
+
+impl wit::GuestTransaction for TransactionHandle {
+    fn get(&self, keyspace: wit::KeyspaceBorrow<'_>, key: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        let id = self.keyspace(&keyspace)?;
+        Ok(self.with(|transaction| transaction.get(id, &key))?.map(Vec::from))
+    }
+
+    fn scan(&self, keyspace: wit::KeyspaceBorrow<'_>, range: wit::ScanRange) -> Result<wit::Cursor> {
+        let id = self.keyspace(&keyspace)?;
+        let range = convert::scan_range(range);
+        let scan = self.with(|transaction| transaction.scan(id, &range))?;
+        Ok(CursorHandle::of(scan, &self.shared))
+    }
+
+    fn write(&self, batch: Vec<u8>) -> Result<()> {
+        let batch = WriteBatch::from_encoded(batch).map_err(convert::error)?;
+        self.with(|transaction| transaction.write(batch))
+    }
+
+    fn savepoint(&self) -> Result<u32> {
+        Ok(self.with(|transaction| transaction.savepoint())?.0)
+    }
+
+    fn rollback_to(&self, savepoint: u32) -> Result<()> {
+        self.with(|transaction| transaction.rollback_to(Savepoint(savepoint)))
+    }
+
+    fn commit(&self, durability: Option<wit::Durability>) -> Result<()> {
+        let transaction = self.transaction.borrow_mut().take().ok_or_else(committed)?;
+        let durability = durability.map_or(self.shared.durability, convert::durability);
+        transaction.commit(durability).map_err(convert::error)
     }
 }
 
@@ -227,6 +317,12 @@ struct CursorHandle {
     // Dropped first: it may borrow from what the database owns.
     scan: RefCell<Box<dyn Scan>>,
     _shared: Rc<Shared>,
+}
+
+impl CursorHandle {
+    fn of(scan: Box<dyn Scan>, shared: &Rc<Shared>) -> wit::Cursor {
+        wit::Cursor::new(CursorHandle { scan: RefCell::new(scan), _shared: Rc::clone(shared) })
+    }
 }
 
 impl wit::GuestCursor for CursorHandle {

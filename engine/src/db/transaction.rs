@@ -104,11 +104,7 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`Transaction::get`].
-    pub fn prefix(
-        &mut self,
-        keyspace: &Keyspace,
-        prefix: &[u8],
-    ) -> Result<Pairs> {
+    pub fn prefix(&mut self, keyspace: &Keyspace, prefix: &[u8]) -> Result<Pairs> {
         Ok(Box::new(pairs(self.scan_in(&keyspace.inner, &ScanRange::prefix(prefix))?)))
     }
 

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use duramen::api::Page;
 use duramen::stats::{KeyspaceStats, Problem, RunStats};
 use duramen::{
-    Budget, Compression, Database, Durability, Error, KeyspaceId, Options, Progress, Result, Scan, ScanRange,
-    SnapshotId, Stats, VerifyReport, WriteBatch,
+    Budget, Compression, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions,
+    Options, Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport, WriteBatch,
 };
 use wasmtime46::{Config, Engine, Linker, Memory, Module, Store, TypedFunc, Val};
 
@@ -92,7 +92,7 @@ impl Guest {
         let mut linker = Linker::new(module.engine());
         wasi::add_to_linker(&mut linker, names).unwrap();
         let intrinsics = format!("[export]{INTERFACE}");
-        for resource in ["database", "keyspace", "snapshot", "cursor"] {
+        for resource in ["database", "keyspace", "transaction", "snapshot", "cursor"] {
             linker.func_wrap(&intrinsics, &format!("[resource-new]{resource}"), |rep: u32| rep).unwrap();
             linker.func_wrap(&intrinsics, &format!("[resource-rep]{resource}"), |rep: u32| rep).unwrap();
             linker.func_wrap(&intrinsics, &format!("[resource-drop]{resource}"), |_: u32| {}).unwrap();
@@ -349,10 +349,29 @@ impl<'a> At<'a> {
 }
 
 impl Database for Guest {
-    fn create_keyspace(&self, name: &str) -> Result<KeyspaceId> {
-        let name = hold(&self.0).bytes(name.as_bytes());
-        let keyspace = self.on_database("create-keyspace", &name, |at| at.u32(PAYLOAD))?;
+    fn create_keyspace_with(&self, name: &str, options: &KeyspaceOptions) -> Result<KeyspaceId> {
+        let mut guest = hold(&self.0);
+        let name = guest.bytes(name.as_bytes());
+        let operator = match &options.merge_operator {
+            Some(operator) => [&[i32(1)][..], &guest.bytes(operator.as_bytes())].concat(),
+            None => vec![i32(0); 3],
+        };
+        drop(guest);
+        let ttl_ms =
+            [i32(options.ttl_ms.is_some().into()), Val::I64(options.ttl_ms.unwrap_or(0).cast_signed())];
+        let arguments = [&name[..], &operator, &ttl_ms].concat();
+        let keyspace = self.on_database("create-keyspace", &arguments, |at| at.u32(PAYLOAD))?;
         hold(&self.0).adopt_keyspace(keyspace)
+    }
+
+    fn drop_keyspace(&self, name: &str) -> Result<bool> {
+        let name = hold(&self.0).bytes(name.as_bytes());
+        self.on_database("drop-keyspace", &name, |at| at.u8(PAYLOAD) != 0)
+    }
+
+    fn transaction(&self) -> Result<Box<dyn DatabaseTransaction>> {
+        let transaction = self.on_database("begin", &[], |at| at.u32(PAYLOAD))?;
+        Ok(Box::new(Transaction { guest: self.clone(), transaction }))
     }
 
     fn find_keyspace(&self, name: &str) -> Result<Option<KeyspaceId>> {
@@ -483,6 +502,63 @@ impl Database for Guest {
 
     fn close(&self) -> Result<()> {
         self.on_database("close", &[], |_| ())
+    }
+}
+
+struct Transaction {
+    guest: Guest,
+    transaction: u32,
+}
+
+impl Transaction {
+    fn call<T>(&self, method: &str, arguments: &[Val], lift: impl FnOnce(At<'_>) -> T) -> Result<T> {
+        let arguments = [&[i32(self.transaction)], arguments].concat();
+        hold(&self.guest.0).call(&format!("[method]transaction.{method}"), &arguments, lift)
+    }
+}
+
+impl DatabaseTransaction for Transaction {
+    fn get(&mut self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Bytes>> {
+        let mut guest = hold(&self.guest.0);
+        let arguments = [&[i32(guest.keyspace(keyspace)?)][..], &guest.bytes(key)].concat();
+        drop(guest);
+        self.call("get", &arguments, |at| (at.u8(PAYLOAD) != 0).then(|| at.bytes(PAYLOAD + 4)))
+    }
+
+    fn scan(&mut self, keyspace: KeyspaceId, range: &ScanRange) -> Result<Box<dyn Scan>> {
+        let mut guest = hold(&self.guest.0);
+        let keyspace = [i32(guest.keyspace(keyspace)?)];
+        let (start, end) = (guest.bound(&range.start), guest.bound(&range.end));
+        drop(guest);
+        let arguments = [&keyspace[..], &start, &end, &[i32(range.reverse.into())]].concat();
+        let cursor = self.call("scan", &arguments, |at| at.u32(PAYLOAD))?;
+        Ok(Box::new(Cursor { guest: self.guest.clone(), cursor }))
+    }
+
+    fn write(&mut self, batch: WriteBatch) -> Result<()> {
+        let batch = hold(&self.guest.0).bytes(batch.as_encoded());
+        self.call("write", &batch, |_| ())
+    }
+
+    fn savepoint(&mut self) -> Result<Savepoint> {
+        self.call("savepoint", &[], |at| Savepoint(at.u32(PAYLOAD)))
+    }
+
+    fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
+        self.call("rollback-to", &[i32(savepoint.0)], |_| ())
+    }
+
+    fn commit(self: Box<Self>, level: Durability) -> Result<()> {
+        self.call("commit", &durability(level), |_| ())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // A trap is told by the call that met it.
+        if !std::thread::panicking() {
+            hold(&self.guest.0).drop_handle("transaction", self.transaction);
+        }
     }
 }
 
