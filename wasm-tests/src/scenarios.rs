@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use duramen::storage::Storage;
 use duramen::{
-    Background, Budget, Compression, Database, Db, Durability, Error, KeyspaceId, Options, Progress, Result,
-    ScanRange, WriteBatch,
+    Background, Budget, Compression, Database, DatabaseTransaction, Db, Durability, Error, Expiry,
+    KeyspaceId, KeyspaceOptions, Options, Progress, Result, ScanRange, WriteBatch,
 };
 use parquet::column::reader::ColumnReader;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -366,6 +366,211 @@ pub fn reopens(place: &dyn Place) {
         verify(db.as_ref());
     }
     assert_ne!(place.open(small()).unwrap().create_keyspace("other").unwrap(), keyspace);
+}
+
+/// Range deletes, merges and expiry, in memtables and SSTables, through flush,
+/// compaction and reopening; with snapshots from before.
+pub fn ranges_merges_and_expiry(place: &dyn Place) {
+    let db = place.open(small()).unwrap();
+    let rows = db.create_keyspace("rows").unwrap();
+    let with = |name: &str, operator: &str| {
+        let options = KeyspaceOptions { merge_operator: Some(operator.to_owned()), ttl_ms: None };
+        db.create_keyspace_with(name, &options).unwrap()
+    };
+    let (sums, lists) = (with("sums", "i64.add"), with("lists", "append"));
+    let unknown = KeyspaceOptions { merge_operator: Some("none such".to_owned()), ttl_ms: None };
+    assert!(matches!(db.create_keyspace_with("x", &unknown), Err(Error::InvalidArgument(_))));
+    assert!(matches!(db.create_keyspace_with("sums", &unknown), Err(Error::InvalidArgument(_))));
+
+    let mut expected = fill(db.as_ref(), rows);
+    let snapshot = db.snapshot().unwrap();
+    db.delete_range(rows, &row_key(100), &row_key(1900), Durability::Buffered).unwrap();
+    expected.retain(|key, _| *key < row_key(100) || *key >= row_key(1900));
+    db.put(rows, &row_key(500), b"back", Durability::Buffered).unwrap();
+    expected.insert(row_key(500), b"back".to_vec());
+    let mut batch = WriteBatch::new();
+    batch.put(rows, b"row:0019x", b"").delete_prefix(rows, b"row:0019").put(rows, &row_key(1950), b"after");
+    db.write(batch, Durability::Sync).unwrap();
+    expected.retain(|key, _| !key.starts_with(b"row:0019"));
+    expected.insert(row_key(1950), b"after".to_vec());
+
+    let add = |n: i64| db.merge(sums, b"n", &n.to_le_bytes(), Durability::Buffered).unwrap();
+    let sum = |db: &dyn Database| {
+        db.get(sums, b"n", None).unwrap().map(|value| i64::from_le_bytes(value[..].try_into().unwrap()))
+    };
+    assert!(matches!(db.merge(sums, b"n", b"1", Durability::Buffered), Err(Error::InvalidArgument(_))));
+    assert!(matches!(db.merge(rows, b"n", b"1", Durability::Buffered), Err(Error::InvalidArgument(_))));
+    (1..=10).for_each(add);
+    db.merge(lists, b"l", b"a", Durability::Buffered).unwrap();
+    db.flush().unwrap();
+    (11..=20).for_each(add);
+    db.merge(lists, b"l", b"b", Durability::Buffered).unwrap();
+    db.delete(lists, b"gone", Durability::Buffered).unwrap();
+
+    // In 1970, and in a while.
+    let mut batch = WriteBatch::new();
+    batch.put_until(lists, b"past", b"x", Expiry(1)).put_until(lists, b"future", b"x", Expiry(1 << 50));
+    db.write(batch, Durability::Buffered).unwrap();
+    let has_clock = !cfg!(all(target_family = "wasm", target_os = "unknown"));
+
+    for step in ["write", "flush", "compact", "reopen"] {
+        let again = match step {
+            "flush" => db.flush().map(|()| None).unwrap(),
+            "compact" => db.compact().map(|()| None).unwrap(),
+            "reopen" => {
+                db.close().unwrap();
+                Some(place.open(small()).unwrap())
+            }
+            _ => None,
+        };
+        let db = again.as_deref().unwrap_or(db.as_ref());
+        check(db, rows, &expected);
+        assert_eq!(sum(db), Some(210), "after {step}");
+        assert_eq!(db.get(lists, b"l", None).unwrap().unwrap(), "ab", "after {step}");
+        let found: Vec<_> = model::scan(db, lists, &ScanRange::all(), None);
+        let keys: Vec<_> = found.iter().map(|(key, _)| &key[..]).collect();
+        match has_clock {
+            true => assert_eq!(keys, [&b"future"[..], b"l"], "after {step}"),
+            false => assert_eq!(keys, [&b"future"[..], b"l", b"past"], "after {step}"),
+        }
+        verify(db);
+        if step != "reopen" {
+            let seen = model::scan(db, rows, &ScanRange::all(), Some(snapshot));
+            assert_eq!(seen.len(), ROWS, "the snapshot after {step}");
+        }
+    }
+}
+
+/// Dropped keyspaces are gone, with their contents; their names are free and
+/// their ids are not.
+pub fn keyspaces_come_and_go(place: &dyn Place) {
+    let db = place.open(small()).unwrap();
+    let first = db.create_keyspace("k").unwrap();
+    let other = db.create_keyspace("other").unwrap();
+    fill(db.as_ref(), first);
+    db.put(other, b"stays", b"1", Durability::Buffered).unwrap();
+    assert!(db.drop_keyspace("k").unwrap());
+    assert!(!db.drop_keyspace("k").unwrap());
+    assert!(matches!(db.get(first, b"k", None), Err(Error::InvalidArgument(_))));
+    assert!(matches!(db.put(first, b"k", b"v", Durability::Buffered), Err(Error::InvalidArgument(_))));
+    assert_eq!(db.find_keyspace("k").unwrap(), None);
+    let second = db.create_keyspace("k").unwrap();
+    assert!(second > first && second > other);
+    assert_eq!(model::scan(db.as_ref(), second, &ScanRange::all(), None), []);
+    drop(db);
+    // What the log still has of the first one is nobody's.
+    let db = place.open(small()).unwrap();
+    assert_eq!(db.find_keyspace("k").unwrap(), Some(second));
+    assert_eq!(model::scan(db.as_ref(), second, &ScanRange::all(), None), []);
+    assert_eq!(db.get(other, b"stays", None).unwrap().unwrap(), "1");
+    verify(db.as_ref());
+    db.drop_keyspace("k").unwrap();
+    db.close().unwrap();
+    drop(db);
+    let db = place.open(small()).unwrap();
+    assert!(db.create_keyspace("k").unwrap() > second, "the id of a dropped keyspace is given again");
+}
+
+/// Transactions read at their snapshot and their own writes, and conflict with
+/// whatever changed what they read, and with nothing else.
+pub fn transactions(place: &dyn Place) {
+    let db = place.open(small()).unwrap();
+    let [a, b] = [db.create_keyspace("a").unwrap(), db.create_keyspace("b").unwrap()];
+    let put = |keyspace: KeyspaceId, key: &[u8], value: &[u8]| {
+        db.put(keyspace, key, value, Durability::Buffered).unwrap();
+    };
+    let write = |transaction: &mut dyn DatabaseTransaction, key: &[u8], value: &[u8]| {
+        let mut batch = WriteBatch::new();
+        batch.put(a, key, value);
+        transaction.write(batch).unwrap();
+    };
+    let conflicts = |outcome: Result<()>, expected: &[u8]| match outcome {
+        Err(Error::Conflict { key }) => assert_eq!(key, expected),
+        other => panic!("{other:?} instead of a conflict on {expected:?}"),
+    };
+    put(a, b"1", b"old");
+    put(a, b"2", b"old");
+
+    // Its own writes, over its snapshot; nobody else sees them.
+    let mut tx = db.transaction().unwrap();
+    put(a, b"3", b"later");
+    write(tx.as_mut(), b"2", b"own");
+    let savepoint = tx.savepoint().unwrap();
+    let mut batch = WriteBatch::new();
+    batch.delete_range(a, b"1", b"2").put(b, b"x", b"own");
+    tx.write(batch).unwrap();
+    assert_eq!(tx.get(a, b"1").unwrap(), None);
+    assert_eq!(tx.get(b, b"x").unwrap().unwrap(), "own");
+    tx.rollback_to(savepoint).unwrap();
+    assert_eq!(tx.get(b, b"x").unwrap(), None);
+    assert_eq!(tx.get(a, b"1").unwrap().unwrap(), "old");
+    assert_eq!(tx.get(a, b"2").unwrap().unwrap(), "own");
+    assert_eq!(tx.get(a, b"3").unwrap(), None, "it came after the transaction began");
+    let rows = |tx: &mut dyn DatabaseTransaction, range: ScanRange| -> Vec<_> {
+        duramen::api::pairs(tx.scan(a, &range).unwrap()).map(|pair| pair.unwrap().1).collect()
+    };
+    assert_eq!(rows(tx.as_mut(), ScanRange::all()), ["old", "own"]);
+    assert_eq!(rows(tx.as_mut(), ScanRange::all().reversed()), ["own", "old"]);
+    assert_eq!(db.get(a, b"2", None).unwrap().unwrap(), "old");
+    conflicts(tx.commit(Durability::Sync), b"3");
+    assert_eq!(db.get(a, b"2", None).unwrap().unwrap(), "old");
+
+    // Write skew: each reads what the other writes.
+    let (mut left, mut right) = (db.transaction().unwrap(), db.transaction().unwrap());
+    left.get(a, b"1").unwrap();
+    right.get(a, b"2").unwrap();
+    write(left.as_mut(), b"2", b"left");
+    write(right.as_mut(), b"1", b"right");
+    left.commit(Durability::Buffered).unwrap();
+    conflicts(right.commit(Durability::Buffered), b"2");
+    assert_eq!(db.get(a, b"1", None).unwrap().unwrap(), "old");
+
+    // Misses and ranges count; a flush in between changes nothing.
+    for by_range in [false, true] {
+        for flushed in [false, true] {
+            for deleted in [false, true] {
+                let mut tx = db.transaction().unwrap();
+                match by_range {
+                    true => assert_eq!(rows(tx.as_mut(), ScanRange::prefix(b"m")).len(), 0),
+                    false => assert_eq!(tx.get(a, b"missing").unwrap(), None),
+                }
+                match deleted {
+                    true => db.delete_range(a, b"m", b"n", Durability::Buffered).unwrap(),
+                    false => put(a, b"missing", b"here"),
+                }
+                if flushed {
+                    db.flush().unwrap();
+                }
+                write(tx.as_mut(), b"other", b"1");
+                assert!(matches!(tx.commit(Durability::Buffered), Err(Error::Conflict { .. })));
+                db.delete(a, b"missing", Durability::Buffered).unwrap();
+            }
+        }
+    }
+
+    // What was read and did not change is no conflict; writing alone is none.
+    let mut tx = db.transaction().unwrap();
+    tx.get(a, b"1").unwrap();
+    assert_eq!(rows(tx.as_mut(), ScanRange::prefix(b"2")), ["left"]);
+    put(a, b"0", b"elsewhere");
+    put(a, b"blind", b"theirs");
+    write(tx.as_mut(), b"blind", b"ours");
+    tx.commit(Durability::Sync).unwrap();
+    assert_eq!(db.get(a, b"blind", None).unwrap().unwrap(), "ours");
+
+    // One that is dropped, and one that only read, change nothing.
+    let mut tx = db.transaction().unwrap();
+    write(tx.as_mut(), b"1", b"dropped");
+    drop(tx);
+    let mut tx = db.transaction().unwrap();
+    tx.get(a, b"1").unwrap();
+    put(a, b"1", b"new");
+    tx.commit(Durability::Sync).unwrap();
+    assert_eq!(db.stats().unwrap().snapshots, 0);
+    drop(db);
+    let db = place.open(small()).unwrap();
+    assert_eq!(db.get(a, b"1", None).unwrap().unwrap(), "new");
+    assert_eq!(db.get(a, b"blind", None).unwrap().unwrap(), "ours");
 }
 
 /// Background work ends, in slices of any size, and changes nothing that shows.

@@ -29,6 +29,9 @@ tests! {
     scans: |storage| scenarios::scans(&storage);
     snapshots: |storage| scenarios::snapshots(&storage);
     reopens: |storage| scenarios::reopens(&storage);
+    ranges_merges_and_expiry: |storage| scenarios::ranges_merges_and_expiry(&storage);
+    keyspaces_come_and_go: |storage| scenarios::keyspaces_come_and_go(&storage);
+    transactions: |storage| scenarios::transactions(&storage);
     maintains: |storage| scenarios::maintains(&storage);
     follows_the_model_1: |storage| scenarios::follows_the_model(&storage, 1);
     follows_the_model_2: |storage| scenarios::follows_the_model(&storage, 2);

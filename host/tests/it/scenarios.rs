@@ -64,6 +64,21 @@ fn reopens() {
 }
 
 #[test]
+fn ranges_merges_and_expiry() {
+    scenarios::ranges_merges_and_expiry(&Directory::new());
+}
+
+#[test]
+fn keyspaces_come_and_go() {
+    scenarios::keyspaces_come_and_go(&Directory::new());
+}
+
+#[test]
+fn transactions() {
+    scenarios::transactions(&Directory::new());
+}
+
+#[test]
 fn maintains() {
     scenarios::maintains(&Directory::new());
 }

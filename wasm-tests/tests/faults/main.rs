@@ -42,12 +42,15 @@ fn never(_: &Machine, error: &Error) {
 #[test]
 fn scenarios_run_in_the_module() {
     type Scenario = fn(&dyn Place);
-    let scenarios: [(&str, Scenario); 7] = [
+    let scenarios: [(&str, Scenario); 10] = [
         ("reads_and_writes", scenarios::reads_and_writes),
         ("sstables_are_parquet", scenarios::sstables_are_parquet),
         ("scans", scenarios::scans),
         ("snapshots", scenarios::snapshots),
         ("reopens", scenarios::reopens),
+        ("ranges_merges_and_expiry", scenarios::ranges_merges_and_expiry),
+        ("keyspaces_come_and_go", scenarios::keyspaces_come_and_go),
+        ("transactions", scenarios::transactions),
         ("maintains", scenarios::maintains),
         ("follows_the_model", |place| scenarios::follows_the_model(place, seed(4))),
     ];
