@@ -264,8 +264,12 @@ impl Background {
     /// What a worker thread does until it is asked to end, or the database
     /// takes no more writes.
     pub fn work(&self, core: &Core, lane: Lane) {
-        while !self.stopping.load(Acquire) {
+        loop {
+            // Taken before looking, so that no request to end is slept through.
             let seen = core.work.count();
+            if self.stopping.load(Acquire) {
+                return;
+            }
             match self.step(core, lane, STEP) {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done) => {
