@@ -200,8 +200,8 @@ impl Background {
     fn wait_for_room(&self, core: &Core) -> Result<()> {
         let mut troubled = false;
         loop {
-            core.check_writable()?;
             let seen = core.progress.count();
+            core.check_writable()?;
             if !core.is_behind() {
                 return Ok(());
             }
@@ -220,7 +220,7 @@ impl Background {
     fn work_for_room(&self, core: &Core) -> Result<()> {
         while core.is_behind() {
             let done = self.maintain(core, STEP).map_err(|error| match error {
-                Error::Poisoned(_) | Error::Locked(_) => error,
+                Error::Poisoned(_) | Error::Locked(_) | Error::InvalidArgument(_) => error,
                 other => stalled(&other.to_string()),
             })?;
             if done == Progress::Done {

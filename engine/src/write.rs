@@ -105,11 +105,16 @@ impl WritePath {
         lock(&self.writer).freeze(core, |_| true)
     }
 
-    /// Seals the WAL; answers the last sequence number.
-    pub fn close(&self, core: &Core) -> Result<SequenceNumber> {
+    /// Seals the WAL, records a clean close and refuses calls from now on: all
+    /// before the next commit gets its turn, which would make the record untrue.
+    pub fn close(&self, core: &Core) -> Result<()> {
         let mut writer = lock(&self.writer);
-        writer.seal(core)?;
-        Ok(writer.last_seq)
+        let sealed = writer.seal(core).and_then(|()| {
+            let mut manifest = lock(&core.manifest);
+            core.commit(&mut manifest, &[Item::CleanClose(writer.last_seq)])
+        });
+        core.close();
+        sealed
     }
 
     /// Runs `look` on the WAL that takes batches, held still.
