@@ -1,6 +1,11 @@
-//! The engine from outside, over memory storage.
+//! The engine from outside: its public face over storage in memory, each module
+//! one kind of behaviour.
 
 mod concurrency;
+mod crash;
+mod limits;
 mod model;
 mod random;
+mod recorder;
 mod recovery;
+mod support;
