@@ -162,6 +162,7 @@ impl Recovery {
             let path = filename::manifest(self.loaded.current.manifest);
             return Err(Error::corruption(path, 0, what));
         }
+        self.check_unlisted_wals(&files, last_seq)?;
         let mut old_wals = old_wals;
         let views = self.keyspaces.values().map(|keyspace| keyspace.view());
         let needed = views.flat_map(|view| view.memtables().filter_map(|m| m.first_wal()).min()).min();
@@ -244,6 +245,37 @@ impl Recovery {
             }
         }
         Ok((wals, last_seq.unwrap_or_default()))
+    }
+
+    /// A WAL takes commits only once the manifest lists it, and stays listed
+    /// until they are in SSTables. One that has later commits than all that was
+    /// found tells that the end of the manifest is no trace of a crash.
+    fn check_unlisted_wals(&self, files: &[String], last_seq: SequenceNumber) -> Result<()> {
+        let Loaded { state, current, bytes } = &self.loaded;
+        if !current.names_durable {
+            // Then the end of the manifest may have been given up on purpose.
+            return Ok(());
+        }
+        for path in files {
+            let Some(FileKind::Wal(number)) = filename::parse(path) else { continue };
+            if state.wals.contains_key(&number) {
+                continue;
+            }
+            let ignore = |_, _| Ok(());
+            let found =
+                wal::replay(&*self.storage, number, current.database_id, true, BATCH_BYTES_MAX, ignore);
+            // What cannot be read is no proof.
+            let Ok(found) = found else { continue };
+            if let Some(last) = found.last_seq.filter(|last| *last > last_seq) {
+                let manifest = filename::manifest(current.manifest);
+                let what = format!(
+                    "the edits go as far as commit {}, and {path}, which they do not list, to commit {}",
+                    last_seq.0, last.0
+                );
+                return Err(Error::corruption(manifest, *bytes, what));
+            }
+        }
+        Ok(())
     }
 
     /// Replays one WAL into the memtables.
