@@ -2,6 +2,7 @@
 //! one kind of behaviour.
 
 mod concurrency;
+mod corruption;
 mod crash;
 mod limits;
 mod model;
