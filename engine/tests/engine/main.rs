@@ -4,6 +4,7 @@
 mod concurrency;
 mod corruption;
 mod crash;
+mod golden;
 mod limits;
 mod model;
 mod random;
