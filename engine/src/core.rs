@@ -143,12 +143,9 @@ impl Core {
         }
     }
 
-    /// Refuses calls from now on, of writers that wait too; false if they
-    /// already were.
+    /// Refuses calls from now on; false if they already were.
     pub fn close(&self) -> bool {
-        let was_open = !self.closed.swap(true, Release);
-        self.progress.raise();
-        was_open
+        !self.closed.swap(true, Release)
     }
 
     /// Looks at the outcome of a change to the log or the manifest: after a

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use crate::api::SnapshotId;
 use crate::background::{Background, Lane};
 use crate::core::Core;
+use crate::edit::Item;
 use crate::error::{Error, Result};
 use crate::key::SequenceNumber;
 use crate::options::Options;
@@ -147,7 +148,14 @@ impl Engine {
         let core = &self.parts.core;
         core.check_open()?;
         self.stop();
-        match self.parts.writes.close(core) {
+        let sealed = self.parts.writes.close(core).and_then(|last_seq| {
+            let mut manifest = lock(&core.manifest);
+            core.commit(&mut manifest, &[Item::CleanClose(last_seq)])
+        });
+        core.close();
+        // Writers that wait for room need wait no more.
+        core.progress.raise();
+        match sealed {
             // Poisoned before: there is nothing more to save.
             Err(Error::Poisoned(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error),

@@ -251,7 +251,7 @@ impl Recovery {
     /// until they are in SSTables. One that has later commits than all that was
     /// found tells that the end of the manifest is no trace of a crash.
     fn check_unlisted_wals(&self, files: &[String], last_seq: SequenceNumber) -> Result<()> {
-        let Loaded { state, current, bytes } = &self.loaded;
+        let Loaded { state, current, bytes, .. } = &self.loaded;
         if !current.names_durable {
             // Then the end of the manifest may have been given up on purpose.
             return Ok(());

@@ -37,6 +37,8 @@ struct Writer {
     /// Created by the first commit that needs it.
     wal: Option<Wal>,
     last_seq: SequenceNumber,
+    /// True once the log is sealed for good.
+    closed: bool,
 }
 
 /// A commit that waits.
@@ -50,7 +52,7 @@ struct Request {
 impl WritePath {
     /// The write path of a database whose last commit is `last_seq`.
     pub fn new(last_seq: SequenceNumber) -> Self {
-        let writer = Writer { wal: None, last_seq };
+        let writer = Writer { wal: None, last_seq, closed: false };
         WritePath { queue: Mutex::default(), writer: Mutex::new(writer) }
     }
 
@@ -105,16 +107,13 @@ impl WritePath {
         lock(&self.writer).freeze(core, |_| true)
     }
 
-    /// Seals the WAL, records a clean close and refuses calls from now on: all
-    /// before the next commit gets its turn, which would make the record untrue.
-    pub fn close(&self, core: &Core) -> Result<()> {
+    /// Seals the WAL for good: whatever commits from now on is refused. Answers
+    /// the last sequence number.
+    pub fn close(&self, core: &Core) -> Result<SequenceNumber> {
         let mut writer = lock(&self.writer);
-        let sealed = writer.seal(core).and_then(|()| {
-            let mut manifest = lock(&core.manifest);
-            core.commit(&mut manifest, &[Item::CleanClose(writer.last_seq)])
-        });
-        core.close();
-        sealed
+        writer.closed = true;
+        writer.seal(core)?;
+        Ok(writer.last_seq)
     }
 
     /// Runs `look` on the WAL that takes batches, held still.
@@ -154,6 +153,9 @@ impl Writer {
     /// Appends the batches to the WAL, and syncs if one of them asks for it.
     fn append(&mut self, core: &Core, group: &[Arc<Request>]) -> Result<()> {
         core.check_writable()?;
+        if self.closed {
+            return Err(Error::invalid("the database is closed"));
+        }
         let mut seq = self.last_seq;
         let records: Vec<(SequenceNumber, &[u8])> = group
             .iter()
