@@ -20,7 +20,7 @@ fn commit(db: &dyn Database, n: u64, durability: Durability) {
     let [first, second] = ["first", "second"].map(|name| db.create_keyspace(name).unwrap());
     let mut batch = WriteBatch::new();
     batch.put(second, b"number", &n.to_le_bytes());
-    if n % 5 == 0 {
+    if n.is_multiple_of(5) {
         batch.delete(first, &key(n / 2));
     }
     batch.put(first, &key(n), &vec![n as u8; 20 + n as usize % 60]);
@@ -36,7 +36,7 @@ fn expected(last: u64) -> Contents {
     let mut contents = Contents::new();
     for n in 1..=last {
         contents.insert(("second".into(), b"number".to_vec()), n.to_le_bytes().to_vec());
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             contents.remove(&("first".into(), key(n / 2)));
         }
         contents.insert(("first".into(), key(n)), vec![n as u8; 20 + n as usize % 60]);

@@ -60,10 +60,10 @@ fn options() -> Options {
 fn commit(n: u32) -> Vec<(usize, Vec<u8>, Option<Vec<u8>>)> {
     let bird = |n: u32| format!("bird/{:04}", n * 7919 % 600).into_bytes();
     let mut ops = vec![(0, bird(n), Some(format!("{n:>6} ").repeat(n as usize % 9).into_bytes()))];
-    if n % 6 == 0 {
+    if n.is_multiple_of(6) {
         ops.push((0, bird(n / 2), None));
     }
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         ops.push((1, n.to_be_bytes().to_vec(), Some(u64::from(n).pow(3).to_le_bytes().to_vec())));
     }
     match n {
@@ -220,7 +220,9 @@ fn it_opens_from_disk_and_goes_on() {
 #[test]
 fn other_readers_find_in_its_sstables_what_was_flushed() {
     let storage = golden();
-    let mut newest: BTreeMap<(String, Vec<u8>), (i64, Option<Vec<u8>>)> = BTreeMap::new();
+    // The newest version of each key: its sequence number and value.
+    type Version = (i64, Option<Vec<u8>>);
+    let mut newest: BTreeMap<(String, Vec<u8>), Version> = BTreeMap::new();
     for (id, name) in (1..).zip(KEYSPACES) {
         let paths = files_in(&storage, &format!("sst/{id}/"));
         assert!(paths.len() >= 3, "{paths:?}");

@@ -82,7 +82,9 @@ fn values_and_batches_up_to_their_options() {
     assert!(error.to_string().contains("4097"), "{error}");
     // What would be superseded counts, too: the batch is refused as it is.
     let mut same = WriteBatch::new();
-    (0..5).for_each(|_| drop(same.put(keyspace.id(), b"same", &[1; 1000])));
+    for _ in 0..5 {
+        same.put(keyspace.id(), b"same", &[1; 1000]);
+    }
     refused(&storage, &db, || db.write(same, Durability::Buffered));
 
     // Lower limits later are for new data: what is there is read and merged.
