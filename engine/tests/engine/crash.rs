@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use duramen::api::Database;
-use duramen::{Db, Durability, Options, WriteBatch};
+use duramen::storage::memory::MemoryStorage;
+use duramen::{Db, Durability, WriteBatch};
 
 use crate::random::{Random, for_seeds};
 use crate::recorder::{Crash, Image, Recorder};
@@ -44,14 +45,16 @@ fn expected(last: u64) -> Contents {
     contents
 }
 
-/// Number of the last commit that `db` shows, having checked that it shows
-/// exactly the commits up to there.
-fn last_commit(db: &dyn Database, whence: &str) -> u64 {
-    let found = contents(db).unwrap();
+/// Number of the last commit that `db` shows, if it shows exactly the commits up
+/// to there.
+fn last_commit(db: &dyn Database) -> Result<u64, String> {
+    let found = contents(db).map_err(|error| error.to_string())?;
     let number = found.get(&("second".into(), b"number".to_vec()));
     let last = number.map_or(0, |bytes| u64::from_le_bytes(bytes[..].try_into().unwrap()));
-    assert_eq!(found, expected(last), "{whence}: not a prefix, though commit {last} is there");
-    last
+    match found == expected(last) {
+        true => Ok(last),
+        false => Err(format!("not a prefix, though commit {last} is there")),
+    }
 }
 
 fn run(recorder: &Recorder) {
@@ -96,25 +99,43 @@ fn run(recorder: &Recorder) {
     db.close().unwrap();
 }
 
+/// Opens files and looks.
+fn look(files: &MemoryStorage) -> Result<u64, String> {
+    let db = open(files, small()).map_err(|error| error.to_string())?;
+    last_commit(&db)
+}
+
 /// Opens the image and checks it; answers the last commit found.
-fn check(image: &Image, options: &Options) -> u64 {
-    let whence = format!("{:?} at: {}", image.crash, image.call);
+fn check(image: &Image) -> Result<u64, String> {
     let files = image.files.deep_clone();
-    let db = open(&files, options.clone()).unwrap_or_else(|error| panic!("{whence}: {error}"));
-    let last = last_commit(&db, &whence);
+    let last = look(&files)?;
     let promised = match image.crash {
         Crash::Kill => image.progress.buffered,
         Crash::PowerLoss => image.progress.synced,
     };
-    let progress = image.progress;
-    assert!((promised..=progress.begun).contains(&last), "{whence}: {last} found, {progress:?}");
-    assert_eq!(db.verify().unwrap().problems, [], "{whence}");
+    if !(promised..=image.progress.begun).contains(&last) {
+        return Err(format!("{last} is the last commit, {:?}", image.progress));
+    }
     // What is recovered takes writes, and is recovered again with them.
+    let db = open(&files, small()).map_err(|error| format!("the second time: {error}"))?;
+    let problems = db.verify().map_err(|error| error.to_string())?.problems;
+    if !problems.is_empty() {
+        return Err(format!("{problems:?}"));
+    }
     commit(&db, last + 1, Durability::Buffered);
     drop(db);
-    let db = open(&files, options.clone()).unwrap_or_else(|error| panic!("{whence}, again: {error}"));
-    assert_eq!(last_commit(&db, &whence), last + 1, "{whence}, again");
-    last
+    match look(&files).map_err(|error| format!("the third time: {error}"))? {
+        again if again == last + 1 => Ok(last),
+        again => Err(format!("{again} is the last commit after {} was written", last + 1)),
+    }
+}
+
+fn whence(image: &Image) -> String {
+    format!("{:?} at: {}", image.crash, image.call)
+}
+
+fn checked(image: &Image) -> u64 {
+    check(image).unwrap_or_else(|what| panic!("{}: {what}", whence(image)))
 }
 
 #[test]
@@ -134,10 +155,10 @@ fn every_crash_leaves_a_prefix_with_all_that_was_promised() {
             assert!(images.iter().any(|image| image.call.starts_with(&call)), "{call}: not in the workload");
         }
         for image in &images {
-            check(image, &small());
+            checked(image);
         }
         let last = images.iter().rfind(|image| image.crash == Crash::Kill).unwrap();
-        assert_eq!(check(last, &Options::default()), 60, "nothing is lost in the end");
+        assert_eq!(checked(last), 60, "nothing is lost in the end");
     }
 }
 
@@ -150,7 +171,7 @@ fn every_power_loss_leaves_a_prefix_with_all_that_was_synced() {
     for_seeds(0..3, |seed| {
         let mut random = Random::new(seed);
         for image in &images {
-            check(&image.mixed(&mut random), &small());
+            checked(&image.mixed(&mut random));
         }
     });
 }
@@ -163,16 +184,12 @@ fn every_crash_of_a_recovery_leaves_what_it_began_with() {
         for image in recorder.take().iter().step_by(9) {
             let recorder = image.recorder(names_durable);
             let db = Db::open_with(Arc::new(recorder.clone()), small()).unwrap();
-            let last = last_commit(&db, &image.call);
+            let last = last_commit(&db).unwrap();
             drop(db);
             let crashes = recorder.take();
             for again in &crashes {
-                let whence = format!(
-                    "{:?} at: {}; then {:?} at: {}",
-                    image.crash, image.call, again.crash, again.call
-                );
-                let db = open(&again.files, small()).unwrap_or_else(|error| panic!("{whence}: {error}"));
-                let found = last_commit(&db, &whence);
+                let whence = format!("{}; then {}", whence(image), whence(again));
+                let found = look(&again.files).unwrap_or_else(|what| panic!("{whence}: {what}"));
                 match again.crash {
                     Crash::Kill => assert_eq!(found, last, "{whence}"),
                     Crash::PowerLoss => assert!((image.progress.synced..=last).contains(&found), "{whence}"),
@@ -180,9 +197,30 @@ fn every_crash_of_a_recovery_leaves_what_it_began_with() {
             }
             // What a recovery has shown is durable, though nobody synced it.
             if let Some(end) = crashes.iter().rfind(|again| again.crash == Crash::PowerLoss) {
-                let db = open(&end.files, small()).unwrap();
-                assert_eq!(last_commit(&db, &end.call), last, "{:?} at: {}", image.crash, image.call);
+                assert_eq!(look(&end.files), Ok(last), "{}", whence(image));
             }
         }
+    }
+}
+
+#[test]
+fn no_kind_of_sync_could_be_left_out() {
+    for sync in [
+        "sync wal/",
+        "sync sst/",
+        "sync manifest/",
+        "sync CURRENT",
+        "sync_dir ",
+        "sync_dir wal",
+        "sync_dir manifest",
+        "sync_dir sst",
+        "sync_dir sst/1",
+        "sync_dir sst/2",
+    ] {
+        let recorder = Recorder::that_ignores(sync);
+        run(&recorder);
+        let images = recorder.take();
+        let noticed = images.iter().any(|image| image.crash == Crash::PowerLoss && check(image).is_err());
+        assert!(noticed, "without `{sync}` nothing is lost");
     }
 }

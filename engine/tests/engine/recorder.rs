@@ -49,6 +49,9 @@ pub struct Progress {
 pub struct Recorder {
     files: MemoryStorage,
     names_durable: bool,
+    /// A sync that does nothing: `sync_dir` and a directory, or `sync` and one
+    /// file, or any file of a directory.
+    ignored: &'static str,
     state: Arc<Mutex<State>>,
 }
 
@@ -142,7 +145,8 @@ impl Image {
             durable: self.durable.clone(),
             dirs: dirs(&self.files),
         };
-        Recorder { files: self.files.deep_clone(), names_durable, state: Arc::new(Mutex::new(state)) }
+        let (files, state) = (self.files.deep_clone(), Arc::new(Mutex::new(state)));
+        Recorder { files, names_durable, ignored: "", state }
     }
 }
 
@@ -158,7 +162,12 @@ fn parent(path: &str) -> &str {
 
 impl Recorder {
     pub fn new(names_durable: bool) -> Recorder {
-        Recorder { files: MemoryStorage::new(), names_durable, state: Arc::default() }
+        Recorder { files: MemoryStorage::new(), names_durable, ignored: "", state: Arc::default() }
+    }
+
+    /// One whose syncs of one kind do nothing.
+    pub fn that_ignores(sync: &'static str) -> Recorder {
+        Recorder { ignored: sync, ..Recorder::new(true) }
     }
 
     pub fn take(&self) -> Vec<Image> {
@@ -184,7 +193,13 @@ impl Recorder {
     /// Keeps what a power loss after `call` may leave.
     fn synced(&self, call: String, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
-        change(&mut state);
+        let is_ignored = match self.ignored.ends_with('/') {
+            true => call.starts_with(self.ignored),
+            false => call == self.ignored,
+        };
+        if !is_ignored {
+            change(&mut state);
+        }
         if self.names_durable {
             let files = state.durable.files();
             let (progress, durable) = (state.progress, Durable::all(&files));
