@@ -346,10 +346,12 @@ fn highest_sequence(state: &State) -> SequenceNumber {
 /// A number above every one that is used, or was by a file that is still there.
 fn next_file(state: &State, files: &[String]) -> u64 {
     let number = |path: &String| match filename::parse(path) {
-        Some(FileKind::Manifest(number) | FileKind::Wal(number) | FileKind::Sst(_, number)) => number.0 + 1,
-        _ => 0,
+        Some(FileKind::Manifest(number) | FileKind::Wal(number) | FileKind::Sst(_, number)) => Some(number.0),
+        _ => None,
     };
-    files.iter().map(number).fold(state.header.next_file.0, u64::max)
+    // No database comes to a number of this size; a stray file may have one.
+    let possible = files.iter().filter_map(number).filter(|number| *number < u64::MAX / 2);
+    possible.map(|number| number + 1).fold(state.header.next_file.0, u64::max)
 }
 
 /// Removes numbered files that the database does not refer to. What cannot be
