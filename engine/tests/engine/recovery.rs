@@ -225,6 +225,22 @@ fn numbers_of_files_are_not_reused() {
 }
 
 #[test]
+fn a_stray_file_does_not_use_the_numbers_up() {
+    for number in [u64::MAX, u64::MAX - 1, u64::MAX / 2] {
+        let storage = MemoryStorage::new();
+        let db = open(&storage, roomy()).unwrap();
+        fill(&db, 0, 3);
+        drop(db);
+        storage.write(&format!("wal/{number}.log"), b"stray".to_vec());
+        let db = recovers(&storage, &filled(0, 3), "with a stray file");
+        fill(&db, 3, 4);
+        db.compact().unwrap();
+        drop(db);
+        recovers(&storage, &filled(0, 4), "after a compaction");
+    }
+}
+
+#[test]
 fn unknown_names_are_left_alone() {
     let storage = MemoryStorage::new();
     let db = open(&storage, roomy()).unwrap();
