@@ -309,3 +309,18 @@ fn keyspaces_made_at_once_are_one() {
         assert_eq!(db.find_keyspace(&format!("keyspace{n}")).unwrap().map(|id| id.0), Some(*id));
     }
 }
+
+#[test]
+fn workers_always_hear_that_they_must_end() {
+    // One that does not keeps the drop waiting, and this test with it. Flushes
+    // have just been asked for: the workers are going round.
+    for n in 0..600 {
+        let db = open(&MemoryStorage::new(), Options { memtable_bytes: 1, ..threaded() }).unwrap();
+        let keyspace = db.keyspace("busy").unwrap();
+        for _ in 0..1 + n % 4 {
+            keyspace.put(b"key", b"value").unwrap();
+        }
+        (0..n % 25).for_each(|_| thread::yield_now());
+        drop((keyspace, db));
+    }
+}
