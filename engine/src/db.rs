@@ -161,6 +161,8 @@ impl Engine {
             core.commit(&mut manifest, &[Item::CleanClose(last_seq)])
         });
         core.close();
+        // Writers that wait for room need wait no more.
+        core.progress.raise();
         match sealed {
             // Poisoned before: there is nothing more to save.
             Err(Error::Poisoned(_)) | Ok(()) => Ok(()),

@@ -162,6 +162,7 @@ impl Recovery {
             let path = filename::manifest(self.loaded.current.manifest);
             return Err(Error::corruption(path, 0, what));
         }
+        self.check_unlisted_wals(&files, last_seq)?;
         let mut old_wals = old_wals;
         let views = self.keyspaces.values().map(|keyspace| keyspace.view());
         let needed = views.flat_map(|view| view.memtables().filter_map(|m| m.first_wal()).min()).min();
@@ -258,6 +259,37 @@ impl Recovery {
         Ok((wals, last_seq.unwrap_or_default()))
     }
 
+    /// A WAL takes commits only once the manifest lists it, and stays listed
+    /// until they are in SSTables. One that has later commits than all that was
+    /// found tells that the end of the manifest is no trace of a crash.
+    fn check_unlisted_wals(&self, files: &[String], last_seq: SequenceNumber) -> Result<()> {
+        let Loaded { state, current, bytes, .. } = &self.loaded;
+        if !current.names_durable {
+            // Then the end of the manifest may have been given up on purpose.
+            return Ok(());
+        }
+        for path in files {
+            let Some(FileKind::Wal(number)) = filename::parse(path) else { continue };
+            if state.wals.contains_key(&number) {
+                continue;
+            }
+            let ignore = |_, _| Ok(());
+            let found =
+                wal::replay(&*self.storage, number, current.database_id, true, BATCH_BYTES_MAX, ignore);
+            // What cannot be read is no proof.
+            let Ok(found) = found else { continue };
+            if let Some(last) = found.last_seq.filter(|last| *last > last_seq) {
+                let manifest = filename::manifest(current.manifest);
+                let what = format!(
+                    "the edits go as far as commit {}, and {path}, which they do not list, to commit {}",
+                    last_seq.0, last.0
+                );
+                return Err(Error::corruption(manifest, *bytes, what));
+            }
+        }
+        Ok(())
+    }
+
     /// Replays one WAL into the memtables.
     fn replay(&self, number: FileNumber, may_be_torn: bool) -> Result<wal::Replayed> {
         let id = self.loaded.current.database_id;
@@ -326,10 +358,12 @@ fn highest_sequence(state: &State) -> SequenceNumber {
 /// A number above every one that is used, or was by a file that is still there.
 fn next_file(state: &State, files: &[String]) -> u64 {
     let number = |path: &String| match filename::parse(path) {
-        Some(FileKind::Manifest(number) | FileKind::Wal(number) | FileKind::Sst(_, number)) => number.0 + 1,
-        _ => 0,
+        Some(FileKind::Manifest(number) | FileKind::Wal(number) | FileKind::Sst(_, number)) => Some(number.0),
+        _ => None,
     };
-    files.iter().map(number).fold(state.header.next_file.0, u64::max)
+    // No database comes to a number of this size; a stray file may have one.
+    let possible = files.iter().filter_map(number).filter(|number| *number < u64::MAX / 2);
+    possible.map(|number| number + 1).fold(state.header.next_file.0, u64::max)
 }
 
 /// Removes numbered files that the database does not refer to. What cannot be
