@@ -2,7 +2,8 @@
 //!
 //! Paths are relative to the database directory, `/`-separated, and always made
 //! by [`crate::filename`] from integer ids; no string read from a file becomes a
-//! path. Implementations: [`fs`] (native and WASI), [`memory`], [`trace`].
+//! path. Implementations: [`fs`] (native and WASI), [`memory`], [`trace`],
+//! and [`fault`] for tests of crash safety.
 //!
 //! Rules for implementations: `append` loops over short writes, treats a write
 //! of zero bytes as an error and retries only `EINTR`; sizes and offsets are
@@ -15,6 +16,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
+pub mod fault;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod fs;
 pub mod memory;

@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use super::fault::FaultStorage;
 use super::memory::MemoryStorage;
 use super::trace::TraceStorage;
 use super::{DirSync, Storage};
@@ -109,6 +110,11 @@ fn behaves(storage: &dyn Storage) {
 #[test]
 fn memory_behaves() {
     behaves(&MemoryStorage::new());
+}
+
+#[test]
+fn fault_storage_behaves() {
+    behaves(&FaultStorage::new(1));
 }
 
 #[test]
