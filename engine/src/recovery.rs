@@ -235,12 +235,18 @@ impl Recovery {
                     );
                     return Err(Error::corruption(path, found.bytes, what));
                 }
-                None if !found.sealed => {
-                    self.storage.sync(&path)?;
-                    state.wals.insert(number, WalRecord { end: Some(end), ..record });
+                None => {
+                    // Earlier WALs were synced before this one took batches. Of
+                    // this one even a seal may be there and not be durable.
+                    if may_be_torn {
+                        self.storage.sync(&path)?;
+                    }
+                    if !found.sealed {
+                        state.wals.insert(number, WalRecord { end: Some(end), ..record });
+                    }
                     self.counters.recovered_bytes_dropped.fetch_add(found.bytes_dropped, Relaxed);
                 }
-                _ => {}
+                Some(_) => {}
             }
         }
         Ok((wals, last_seq.unwrap_or_default()))
