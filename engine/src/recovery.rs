@@ -4,7 +4,8 @@
 //!    and the manifest.
 //! 2. Check that every SSTable is there at its length.
 //! 3. Replay the WALs into memtables, up to a torn tail at most, and sync what
-//!    was read: a kill leaves bytes that a power loss could still take.
+//!    was read, `CURRENT` and its name included: a kill leaves bytes and names
+//!    that a power loss could still take.
 //! 4. Write a new manifest, which fences older writers off and fixes where torn
 //!    WALs end, and make it live.
 //! 5. Remove files that nothing refers to.
@@ -172,6 +173,11 @@ impl Recovery {
         state.header.epoch += 1;
         state.header.last_sequence = last_seq;
         let previous = self.loaded.current;
+        // A kill may have left both a slot and the name of the file unsynced;
+        // the other slot is about to be overwritten, and then only this one
+        // leads to the manifest that was read.
+        self.storage.sync(filename::CURRENT)?;
+        self.storage.sync_dir("")?;
         let manifest = Manifest::create(Arc::clone(&self.storage), number, state, Ok(previous))?;
         remove_orphans(&*self.storage, &manifest, &files);
         let core = Core::new(Parts {

@@ -50,3 +50,41 @@ fn a_seal_that_a_kill_left_is_synced() {
     assert_eq!(db.get(id, b"early", None).unwrap().as_deref(), Some(&b"1"[..]));
     assert_eq!(db.get(id, b"later", None).unwrap().as_deref(), Some(&b"2"[..]));
 }
+
+/// `CURRENT` was written, and even synced, when the process that created the
+/// database was killed, but its name was not durable. Recovery did not sync it,
+/// and power loss took it together with everything written since: "there is no
+/// live generation".
+#[test]
+fn the_name_of_current_that_a_kill_left_is_synced() {
+    let (storage, _db, id) = new_database();
+    for last in ["write CURRENT 8192", "sync CURRENT"] {
+        let killed = killed_after(&storage, last);
+        assert_eq!(open_again(&killed).create_keyspace("k").unwrap(), id);
+        let db = write_and_lose_power(&killed, id);
+        assert_eq!(db.get(id, b"later", None).unwrap().as_deref(), Some(&b"2"[..]));
+    }
+}
+
+/// Two slots of `CURRENT` were written by two processes, the first of which was
+/// killed before its sync; power loss kept only the second: "the generations of
+/// the slots do not follow each other".
+#[test]
+fn a_slot_of_current_that_a_kill_left_is_synced() {
+    let (storage, db, id) = new_database();
+    db.put(id, b"early", b"1", Durability::Sync).unwrap();
+    drop(db);
+    drop(open_again(&storage));
+    drop(open_again(&storage));
+    // The last overwrite of a slot, without its sync.
+    let killed = killed_after(&storage, "write CURRENT 4096");
+    drop(open_again(&killed));
+    let mut replay = killed.replay();
+    while !replay.last_change().starts_with("write CURRENT") {
+        assert!(replay.advance());
+    }
+    for seed in 0..50 {
+        let db = open_again(&replay.crash(Crash::LoseSome(seed)));
+        assert_eq!(db.get(id, b"early", None).unwrap().as_deref(), Some(&b"1"[..]));
+    }
+}

@@ -96,7 +96,7 @@ impl Run {
         let mut run = Run::new(workload, seed, mutant);
         let mut program = run.open().map_err(|error| format!("open: {error}"))?;
         for (index, step) in workload.steps.iter().enumerate() {
-            if index == workload.quiet_steps {
+            if index == workload.quiet_steps && index > 0 {
                 run.loud_from = run.storage.moment();
             }
             run.begin(step);
