@@ -196,7 +196,7 @@ impl Writer {
             let number = core.new_file();
             let first = SequenceNumber(self.last_seq.0 + 1);
             let created = Wal::create(&*core.storage, number, core.database_id, first);
-            let wal = created.inspect_err(|_| {
+            let wal = core.note(created).inspect_err(|_| {
                 // Nobody knows of the file yet.
                 let _ = core.storage.remove(&filename::wal(number));
             })?;

@@ -1,7 +1,7 @@
 //! Crashes that once lost something, each named after its defect.
 
-use duramen::storage::fault::{Crash, FaultStorage};
-use duramen::{Database, Db, Durability, KeyspaceId};
+use duramen::storage::fault::{Crash, Fault, FaultKind, FaultStorage, Operation};
+use duramen::{Database, Db, Durability, Error, KeyspaceId};
 
 use crate::run::{open, options};
 use crate::workload;
@@ -87,4 +87,30 @@ fn a_slot_of_current_that_a_kill_left_is_synced() {
         let db = open_again(&replay.crash(Crash::LoseSome(seed)));
         assert_eq!(db.get(id, b"early", None).unwrap().as_deref(), Some(&b"1"[..]));
     }
+}
+
+/// The sync of a new WAL failed, and the commit answered that the database
+/// takes no writes until it is opened again; the next commit was taken.
+#[test]
+fn a_failed_sync_of_a_new_wal_poisons() {
+    let (storage, db, id) = new_database();
+    storage.inject(Fault { kind: FaultKind::Io, skip: 0, forever: false, only: Some(Operation::SyncData) });
+    for _ in 0..2 {
+        let outcome = db.put(id, b"key", b"1", Durability::Buffered);
+        assert!(matches!(outcome, Err(Error::Poisoned(_))), "{outcome:?}");
+    }
+    assert_eq!(storage.take_fired(), [(Operation::SyncData, "wal/000002.log".to_owned())]);
+    assert_eq!(db.get(id, b"key", None).unwrap(), None);
+    drop(db);
+    open_again(&storage).put(id, b"key", b"1", Durability::Buffered).unwrap();
+}
+
+/// The last sync of a WAL failed in `close`, which answered that all was well.
+#[test]
+fn close_tells_of_its_failed_sync() {
+    let (storage, db, id) = new_database();
+    db.put(id, b"key", b"1", Durability::Buffered).unwrap();
+    storage.inject(Fault { kind: FaultKind::Io, skip: 0, forever: false, only: Some(Operation::SyncData) });
+    let outcome = db.close();
+    assert!(matches!(outcome, Err(Error::Poisoned(_))), "{outcome:?}");
 }
