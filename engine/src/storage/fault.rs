@@ -125,12 +125,10 @@ impl FaultKind {
 
     /// True if calls of this kind can fail so.
     pub fn applies_to(self, operation: Operation) -> bool {
-        use Operation::{Append, Create, CreateDir, Overwrite, Sync, SyncData, SyncDir};
+        use Operation::{Append, Create, CreateDir, Overwrite};
         match self {
             FaultKind::Io => true,
-            FaultKind::NoSpace => {
-                matches!(operation, Append | Create | CreateDir | Overwrite | Sync | SyncData | SyncDir)
-            }
+            FaultKind::NoSpace => matches!(operation, Append | Create | CreateDir),
             FaultKind::ShortWrite | FaultKind::ZeroWrite => matches!(operation, Append | Overwrite),
         }
     }

@@ -72,6 +72,8 @@ pub struct Program {
     pub db: Db,
     pub ids: [KeyspaceId; KEYSPACES.len()],
     snapshots: Vec<SnapshotId>,
+    /// Opening again has failed; `db` is none that anybody asked for.
+    away: bool,
 }
 
 impl Run {
@@ -120,7 +122,7 @@ impl Run {
         for name in KEYSPACES {
             self.keyspace_exists(name);
         }
-        Ok(Program { db, ids, snapshots: Vec::new() })
+        Ok(Program { db, ids, snapshots: Vec::new(), away: false })
     }
 
     fn keyspace_exists(&mut self, name: &str) {
@@ -180,11 +182,13 @@ impl Run {
                 }
             }
             Step::Close => {
-                match program.db.close() {
-                    Ok(()) => self.promise(Durability::Sync),
-                    // Closed by an attempt before.
-                    Err(Error::InvalidArgument(_)) => {}
-                    Err(error) => return Err(error),
+                if !program.away {
+                    match program.db.close() {
+                        Ok(()) => self.promise(Durability::Sync),
+                        // Closed by an attempt before.
+                        Err(Error::InvalidArgument(_)) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 self.reopen(program)?;
             }
@@ -198,8 +202,8 @@ impl Run {
     pub fn reopen(&mut self, program: &mut Program) -> duramen::Result<()> {
         program.snapshots.clear();
         // The lock is free once the handle is gone.
-        let nowhere = FaultStorage::new(0);
-        program.db = open(&nowhere, &self.options)?;
+        program.away = true;
+        program.db = open(&FaultStorage::new(0), &self.options)?;
         *program = self.open()?;
         Ok(())
     }

@@ -230,6 +230,28 @@ pub fn manifest_rollover(seed: u64) -> Workload {
     Workload { memtable_bytes: 1 << 20, quiet_steps, ..steps.named("manifest rollover") }
 }
 
+/// A little of everything, for runs in which each call fails once.
+pub fn sampler(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    (0..6).for_each(|_| steps.any_commit());
+    steps.push(Step::Sync);
+    steps.push(Step::Flush);
+    steps.push(Step::Keyspace("other".into()));
+    (0..6).for_each(|_| steps.any_commit());
+    steps.push(Step::Snapshot);
+    steps.push(Step::Compact);
+    steps.commits(2, Durability::Buffered);
+    steps.push(Step::Close);
+    steps.commits(3, Durability::Buffered);
+    steps.push(Step::Kill);
+    (0..5).for_each(|_| steps.any_commit());
+    steps.push(Step::Maintain(1 << 14));
+    steps.push(Step::Compact);
+    steps.any_commit();
+    steps.push(Step::Close);
+    Workload { memtable_bytes: 1 << 10, ..steps.named("sampler") }
+}
+
 /// A workload from a seed.
 pub type Make = fn(u64) -> Workload;
 
