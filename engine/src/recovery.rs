@@ -173,6 +173,12 @@ impl Recovery {
         state.header.epoch += 1;
         state.header.last_sequence = last_seq;
         let previous = self.loaded.current;
+        if !previous.names_durable {
+            // The edit that creates a keyspace may have outlived its directory.
+            for id in self.keyspaces.keys() {
+                self.storage.create_dir(&filename::sst_dir(*id))?;
+            }
+        }
         // A kill may have left both a slot and the name of the file unsynced;
         // the other slot is about to be overwritten, and then only this one
         // leads to the manifest that was read.

@@ -1,6 +1,6 @@
 //! Crashes that once lost something, each named after its defect.
 
-use duramen::storage::fault::{Crash, Fault, FaultKind, FaultStorage, Operation};
+use duramen::storage::fault::{Crash, Fault, FaultKind, FaultStorage, Names, Operation};
 use duramen::{Database, Db, Durability, Error, KeyspaceId};
 
 use crate::run::{open, options};
@@ -113,4 +113,26 @@ fn close_tells_of_its_failed_sync() {
     storage.inject(Fault { kind: FaultKind::Io, skip: 0, forever: false, only: Some(Operation::SyncData) });
     let outcome = db.close();
     assert!(matches!(outcome, Err(Error::Poisoned(_))), "{outcome:?}");
+}
+
+/// Where directories cannot be synced, power loss took the directory of a
+/// keyspace and left the edit that creates the keyspace; then no flush of it
+/// succeeded any more.
+#[test]
+fn a_lost_directory_of_a_keyspace_is_made_again() {
+    let storage = FaultStorage::with_names(1, Names::InOrder);
+    let db = open_again(&storage);
+    db.create_keyspace("k").unwrap();
+    let mut replay = storage.replay();
+    loop {
+        for seed in 0..20 {
+            let db = open_again(&replay.crash(Crash::LoseSome(seed)));
+            let id = db.create_keyspace("k").unwrap();
+            db.put(id, b"key", b"1", Durability::Sync).unwrap();
+            db.flush().unwrap();
+        }
+        if !replay.advance() {
+            return;
+        }
+    }
 }
