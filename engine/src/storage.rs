@@ -50,6 +50,11 @@ pub trait Storage: Send + Sync + Debug {
 
     /// Makes every byte of an existing file survive power loss, whoever wrote
     /// it: what a killed process left is not synced yet.
+    ///
+    /// That includes bytes whose sync has failed before: many systems drop them
+    /// and go on to answer them from memory, so that a further sync alone
+    /// succeeds and saves nothing. Source: "Can Applications Recover from fsync
+    /// Failures?" (Rebello et al., ATC 2020).
     fn sync(&self, path: &str) -> Result<()>;
 
     /// Creates a directory if it is not there.

@@ -212,6 +212,19 @@ mod native {
     }
 
     #[test]
+    fn syncing_a_file_leaves_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage_in(dir.path());
+        for len in [0, 1, 256 << 10, 600_001] {
+            let bytes: Vec<u8> = (0..len).map(|i: u32| (i / 7) as u8).collect();
+            fs::write(dir.path().join("CURRENT"), &bytes).unwrap();
+            storage.sync("CURRENT").unwrap();
+            assert_eq!(fs::read(dir.path().join("CURRENT")).unwrap(), bytes);
+        }
+        assert!(storage.sync("LOCK").unwrap_err().is_not_found());
+    }
+
+    #[test]
     fn looking_creates_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
