@@ -21,7 +21,16 @@ pub struct Effort {
     pub recoveries_every: usize,
 }
 
-const NORMAL: Effort = Effort { some: 3, torn: 1, recoveries_every: 12 };
+impl Effort {
+    /// That of every run of the tests.
+    const NORMAL: Effort = Effort { some: 3, torn: 1, recoveries_every: 20 };
+    /// For workloads that are all about recovery.
+    const RECOVERY: Effort = Effort { recoveries_every: 2, ..Effort::NORMAL };
+    /// Enough to find most of what is wrong.
+    pub const LIGHT: Effort = Effort { some: 2, torn: 0, recoveries_every: 0 };
+    /// For what that has not found.
+    pub const HEAVY: Effort = Effort { some: 6, torn: 1, recoveries_every: 3 };
+}
 
 /// Crashes a workload at all its moments.
 pub fn crash_everywhere(
@@ -67,68 +76,73 @@ pub fn crash_everywhere(
     }
 }
 
-fn crash_all(make: Make, seeds: u64) {
+fn crash_all(make: Make, seeds: u64, effort: Effort, images_min: u64) {
     let start = Instant::now();
     let mut tally = Tally::default();
     for seed in 0..seeds {
         let seed = seed + seed_shift();
-        let workload = make(seed);
-        match crash_everywhere(&workload, seed, None, NORMAL) {
+        match crash_everywhere(&make(seed), seed, None, effort) {
             Ok(found) => tally.add(&found),
             Err(what) => panic!("{what}"),
         }
     }
     println!("{}: {tally}, {:.1} s", make(0).name, start.elapsed().as_secs_f64());
+    assert!(tally.images() >= images_min, "{} images are fewer than {images_min}", tally.images());
 }
 
 #[test]
 fn commits_survive() {
-    crash_all(workload::commits, 3);
+    crash_all(workload::commits, 3, Effort::NORMAL, 2000);
 }
 
 #[test]
 fn rotation_survives() {
-    crash_all(workload::rotation, 3);
+    crash_all(workload::rotation, 1, Effort::NORMAL, 4000);
 }
 
 #[test]
 fn flushes_survive() {
-    crash_all(workload::flush, 3);
+    crash_all(workload::flush, 2, Effort::NORMAL, 4000);
 }
 
 #[test]
 fn compactions_survive() {
-    crash_all(workload::compaction, 3);
+    crash_all(workload::compaction, 1, Effort::NORMAL, 4000);
+}
+
+#[test]
+fn recoveries_survive() {
+    crash_all(workload::recovery, 2, Effort::RECOVERY, 4000);
 }
 
 #[test]
 fn reopening_survives() {
-    crash_all(workload::reopening, 3);
+    crash_all(workload::reopening, 2, Effort::NORMAL, 4000);
 }
 
 #[test]
 fn keyspaces_survive() {
-    crash_all(workload::keyspaces, 3);
+    crash_all(workload::keyspaces, 2, Effort::NORMAL, 2000);
 }
 
 #[test]
 fn short_writes_survive() {
-    crash_all(workload::short_writes, 3);
+    crash_all(workload::short_writes, 2, Effort::NORMAL, 2000);
 }
 
 #[test]
 fn everything_survives() {
-    crash_all(workload::mixed, 6);
+    crash_all(workload::mixed, 2, Effort::NORMAL, 4000);
 }
 
 #[test]
 fn everything_survives_where_directories_cannot_be_synced() {
-    crash_all(workload::names_in_order, 4);
+    crash_all(workload::names_in_order, 2, Effort::NORMAL, 4000);
 }
 
 #[test]
 fn manifest_rollover_survives() {
-    crash_all(workload::manifest_rollover, 1);
+    crash_all(workload::manifest_rollover, 1, Effort::NORMAL, 2000);
 }
 
 /// Goes on for as long as `DURAMEN_SOAK_SECONDS` says.
@@ -140,7 +154,7 @@ fn soak() {
     let mut seed = 1000 + seed_shift();
     while Instant::now() < end {
         for make in workload::ALL {
-            match crash_everywhere(&make(seed), seed, None, NORMAL) {
+            match crash_everywhere(&make(seed), seed, None, Effort::NORMAL) {
                 Ok(found) => tally.add(&found),
                 Err(what) => panic!("{what}"),
             }

@@ -1,1 +1,89 @@
-//! To come.
+//! A bit flips in a file of a database that was closed well. It is told, or it
+//! does no harm; never is an answer wrong.
+
+use duramen::storage::fault::{Crash, FaultStorage};
+use duramen::{Database, Error};
+
+use crate::random::{Random, seed_shift};
+use crate::run::{Run, open};
+use crate::workload::sampler;
+
+/// Every so many bytes a bit flips: all bytes would take a minute.
+const STRIDE: u64 = 3;
+
+/// Bytes of the longest frame that ends a log.
+const LAST_FRAME_BYTES: u64 = 41;
+
+/// What a flipped bit did.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The database does not open.
+    Refused,
+    /// It opens, and reads or `verify` tell of the damage.
+    Told,
+    /// Nothing depends on the bit.
+    Harmless,
+}
+
+fn is_told(error: &Error) -> bool {
+    matches!(error, Error::Corruption { .. } | Error::Unsupported(_))
+}
+
+fn flip(run: &Run, storage: &FaultStorage) -> Result<Outcome, String> {
+    let db = match open(storage, &run.options) {
+        Ok(db) => db,
+        Err(error) if is_told(&error) => return Ok(Outcome::Refused),
+        Err(error) => return Err(format!("open: {error}")),
+    };
+    let report = match db.verify() {
+        Ok(report) => report,
+        Err(error) => return Err(format!("verify: {error}")),
+    };
+    match run.models[run.acknowledged].check(&db) {
+        Ok(()) if report.problems.is_empty() => Ok(Outcome::Harmless),
+        Ok(()) => Ok(Outcome::Told),
+        // The model's words for an error of the database.
+        Err(what) if what.contains("corruption in") && !report.problems.is_empty() => Ok(Outcome::Told),
+        Err(what) => Err(format!("{what}, and verify found {:?}", report.problems)),
+    }
+}
+
+#[test]
+fn no_flipped_bit_changes_an_answer() {
+    let seed = seed_shift();
+    let mut run = Run::new(&sampler(seed), seed, None);
+    let mut program = run.open().unwrap();
+    for step in &sampler(seed).steps {
+        run.begin(step);
+        run.step(&mut program, step).unwrap();
+    }
+    // The last step has closed the database, and opened it again.
+    program.db.close().unwrap();
+    drop(program);
+    let mut random = Random::new(seed);
+    for path in run.storage.files() {
+        let bytes = run.storage.read(&path).unwrap().len() as u64;
+        // The other slot of CURRENT and the padding. The seal of the last WAL,
+        // and the mark of the clean close: what ends a log looks torn without.
+        let idle = match path.as_str() {
+            "CURRENT" => 0..bytes,
+            path if path.starts_with("sst/") => bytes..bytes,
+            _ => bytes.saturating_sub(LAST_FRAME_BYTES)..bytes,
+        };
+        let mut counts = [0; 3];
+        for offset in (seed % STRIDE..bytes).step_by(STRIDE as usize) {
+            let image = run.storage.crash(Crash::LoseAll);
+            let bit = random.below(8) as u8;
+            image.rot(&path, offset, bit);
+            let context = format!("seed {seed}, bit {bit} of byte {offset} of {path}");
+            match flip(&run, &image) {
+                Ok(Outcome::Harmless) if !idle.contains(&offset) => panic!("{context}: not noticed"),
+                Ok(outcome) => counts[outcome as usize] += 1,
+                Err(what) => panic!("{context}: {what}"),
+            }
+        }
+        let [refused, told, harmless] = counts;
+        println!("{path}: {bytes} bytes, {refused} refused, {told} told, {harmless} harmless");
+        assert!(refused + told > 0, "{path}");
+    }
+}

@@ -8,8 +8,12 @@ use duramen::storage::fault::{Mutant, SyncPoint, Until};
 use crate::crashes::{Effort, crash_everywhere};
 use crate::workload;
 
-/// Mutants that nothing can tell from the engine as it is, each with the reason.
-const EQUIVALENT: [(SyncPoint, &str); 0] = [];
+/// Syncs that the engine does not need, each with the reason why it is there.
+const EQUIVALENT: [(SyncPoint, &str); 1] = [(
+    SyncPoint::ManifestCutBack,
+    "WAL and manifest share the writer of logs, and only a WAL goes on after it was cut back: \
+     an edit that could not be appended poisons the database",
+)];
 
 /// Orders that the engine keeps, broken one at a time.
 const REORDERED: [Mutant; 7] = [
@@ -27,12 +31,11 @@ const REORDERED: [Mutant; 7] = [
     Mutant::Delay(SyncPoint::WalName, Until::Synced(SyncPoint::WalCommit)),
 ];
 
-/// The first check that fails, and how many images it took.
+/// The first check that fails.
 fn kill(mutant: Mutant) -> Option<String> {
-    let effort = Effort { some: 4, torn: 1, recoveries_every: 12 };
-    for seed in 0..3 {
+    for effort in [Effort::LIGHT, Effort::HEAVY] {
         for make in workload::ALL {
-            if let Err(what) = crash_everywhere(&make(seed), seed, Some(mutant), effort) {
+            if let Err(what) = crash_everywhere(&make(0), 0, Some(mutant), effort) {
                 return Some(what);
             }
         }
@@ -46,19 +49,15 @@ fn every_sync_is_needed() {
     let mut survivors = Vec::new();
     for mutant in skipped.into_iter().chain(REORDERED) {
         let start = Instant::now();
-        let killer = kill(mutant);
-        let seconds = start.elapsed().as_secs_f64();
         let equivalent = EQUIVALENT.iter().find(|(point, _)| mutant == Mutant::Skip(*point));
-        match (&killer, equivalent) {
-            (Some(what), _) => println!("{:45} {seconds:5.1} s  {what}", mutant.to_string()),
-            (None, Some((_, why))) => {
-                println!("{:45} {seconds:5.1} s  equivalent: {why}", mutant.to_string())
-            }
-            (None, None) => {
-                println!("{:45} {seconds:5.1} s  SURVIVES", mutant.to_string());
+        let outcome = match equivalent {
+            Some((_, why)) => format!("equivalent: {why}"),
+            None => kill(mutant).unwrap_or_else(|| {
                 survivors.push(mutant.to_string());
-            }
-        }
+                "SURVIVES".to_owned()
+            }),
+        };
+        println!("{:35} {:4.1} s  {outcome}", mutant.to_string(), start.elapsed().as_secs_f64());
     }
     assert!(survivors.is_empty(), "nothing fails with {survivors:?}");
 }

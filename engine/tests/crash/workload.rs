@@ -99,7 +99,7 @@ pub fn commits(seed: u64) -> Workload {
 /// WALs that fill up and give way to others, with commits that nobody syncs.
 pub fn rotation(seed: u64) -> Workload {
     let mut steps = Steps::new(seed);
-    for _ in 0..4 {
+    for _ in 0..3 {
         let (buffered, none) = (5 + steps.random.below(15), steps.random.below(8));
         steps.commits(buffered, Durability::Buffered);
         steps.commit(Durability::Sync);
@@ -152,6 +152,18 @@ pub fn reopening(seed: u64) -> Workload {
     steps.named("reopening")
 }
 
+/// A few commits, each followed by a kill: every image is one of a recovery.
+pub fn recovery(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for durability in DURABILITIES {
+        steps.commits(2, durability);
+        steps.push(Step::Kill);
+    }
+    steps.push(Step::Flush);
+    steps.push(Step::Kill);
+    steps.named("recovery")
+}
+
 /// Keyspaces that come while others are written to.
 pub fn keyspaces(seed: u64) -> Workload {
     let mut steps = Steps::new(seed);
@@ -169,7 +181,7 @@ pub fn keyspaces(seed: u64) -> Workload {
 pub fn mixed(seed: u64) -> Workload {
     let mut steps = Steps::new(seed);
     let mut others = 0;
-    while steps.commits < 60 {
+    while steps.commits < 45 {
         match steps.random.below(40) {
             0 => steps.push(Step::Flush),
             1 => steps.push(Step::Compact),
@@ -255,15 +267,16 @@ pub fn sampler(seed: u64) -> Workload {
 /// A workload from a seed.
 pub type Make = fn(u64) -> Workload;
 
-/// Every workload.
-pub const ALL: [Make; 10] = [
+/// Every workload, the smallest first.
+pub const ALL: [Make; 11] = [
+    recovery,
     commits,
-    rotation,
     flush,
+    short_writes,
+    keyspaces,
     compaction,
     reopening,
-    keyspaces,
-    short_writes,
+    rotation,
     mixed,
     names_in_order,
     manifest_rollover,
