@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use crate::batch;
 use crate::core::{Core, Counters, Parts};
-use crate::current::{self, CurrentState};
+use crate::current::{self, CurrentState, OtherSlot};
 use crate::edit::{Header, State, WalEnd, WalRecord};
 use crate::error::{Error, Result};
 use crate::filename::{self, FileKind};
@@ -155,6 +155,7 @@ impl Recovery {
 
     fn run(mut self, lock: Box<dyn Lock>) -> Result<Core> {
         let files = list_files(&*self.storage)?;
+        self.check_other_slot(&files)?;
         let mut state = self.loaded.state.clone();
         let (old_wals, wal_seq) = self.replay_all(&mut state)?;
         let last_seq = highest_sequence(&state).max(wal_seq);
@@ -200,6 +201,36 @@ impl Recovery {
         });
         core.views_changed();
         Ok(core)
+    }
+
+    /// Tells damage to the live slot of `CURRENT` from a crash while a slot was
+    /// being written. Either leads to the generation before; but batches are
+    /// never written after the manifest of a generation that was not live yet.
+    fn check_other_slot(&self, files: &[String]) -> Result<()> {
+        if self.loaded.current.other != OtherSlot::Invalid {
+            return Ok(());
+        }
+        let live = self.loaded.current.manifest;
+        let kinds = || files.iter().filter_map(|path| filename::parse(path));
+        let newer = kinds().filter_map(|kind| match kind {
+            FileKind::Manifest(number) if number > live => Some(number),
+            _ => None,
+        });
+        let Some(newer) = newer.min() else { return Ok(()) };
+        for kind in kinds() {
+            if let FileKind::Wal(number) = kind
+                && number > newer
+                && wal::holds_data(&*self.storage, number)?
+            {
+                let what = format!(
+                    "the slot that led to {} or a later manifest is damaged: {} has commits",
+                    filename::manifest(newer),
+                    filename::wal(number)
+                );
+                return Err(Error::corruption(filename::CURRENT, 0, what));
+            }
+        }
+        Ok(())
     }
 
     /// Replays every WAL, in order; answers those that hold anything, with

@@ -153,3 +153,25 @@ fn bytes_of_a_failed_sync_are_saved_by_opening_again() {
     assert_eq!(db.get(id, b"early", None).unwrap().as_deref(), Some(&b"1"[..]));
     assert_eq!(db.get(id, b"later", None).unwrap().as_deref(), Some(&b"2"[..]));
 }
+
+/// The live slot of `CURRENT` was damaged while the manifest of the generation
+/// before was still there, as it is where directories cannot be synced. That
+/// generation was taken for live, and the commits since were gone in silence.
+#[test]
+fn damage_to_the_live_slot_of_current_is_told() {
+    let storage = FaultStorage::with_names(1, Names::InOrder);
+    drop(open_again(&storage));
+    let db = open_again(&storage);
+    let id = db.create_keyspace("k").unwrap();
+    db.put(id, b"key", b"1", Durability::Sync).unwrap();
+    drop(db);
+    // The second generation is in the second slot.
+    storage.rot("CURRENT", 4096 + 20, 3);
+    let options = options(&workload::commits(0));
+    match open(&storage, &options) {
+        Err(Error::Corruption { file, what, .. }) => assert_eq!(file, "CURRENT", "{what}"),
+        other => panic!("{other:?}"),
+    }
+    storage.clear_faults();
+    assert!(open_again(&storage).get(id, b"key", None).unwrap().is_some());
+}
