@@ -132,12 +132,12 @@ fn short_writes_survive() {
 
 #[test]
 fn everything_survives() {
-    crash_all(workload::mixed, 2, Effort::NORMAL, 4000);
+    crash_all(workload::mixed, 1, Effort::NORMAL, 4000);
 }
 
 #[test]
 fn everything_survives_where_directories_cannot_be_synced() {
-    crash_all(workload::names_in_order, 2, Effort::NORMAL, 4000);
+    crash_all(workload::names_in_order, 1, Effort::NORMAL, 3000);
 }
 
 #[test]
