@@ -187,7 +187,7 @@ pub fn check(storage: &dyn Storage, current: &Current) -> Result<()> {
 }
 
 fn slot_of(generation: u64) -> usize {
-    usize::from(generation % 2 == 0)
+    usize::from(generation.is_multiple_of(2))
 }
 
 fn corruption(offset: usize, what: &str) -> Error {

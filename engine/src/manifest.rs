@@ -51,6 +51,8 @@ pub struct Loaded {
     pub current: Current,
     /// Bytes of the file.
     pub bytes: u64,
+    /// Edits in it, the first one included.
+    edits: u64,
 }
 
 fn id(number: FileNumber, database_id: u64) -> LogId {
@@ -72,6 +74,9 @@ pub fn load(storage: &dyn Storage) -> Result<Option<Loaded>> {
         CurrentState::Live(current) => current,
         CurrentState::Missing | CurrentState::Incomplete => return Ok(None),
     };
+    if current.other == OtherSlot::Invalid {
+        check_not_superseded(storage, &current)?;
+    }
     let live = filename::manifest(current.manifest);
     if current.names_durable {
         let whole = fold(storage, &current, current.manifest, |_| Ok(true))?;
@@ -91,6 +96,28 @@ pub fn load(storage: &dyn Storage) -> Result<Option<Loaded>> {
     }
     let what = format!("neither {live} nor the manifest before has all the files it names");
     Err(Error::corruption(filename::CURRENT, 0, what))
+}
+
+/// One slot of `CURRENT` is invalid: a crash while it was being written, or
+/// damage to what was live. After a crash nothing was done in the generation that
+/// never began; so if a later manifest has edits, what is left is stale.
+fn check_not_superseded(storage: &dyn Storage, current: &Current) -> Result<()> {
+    for name in storage.list(filename::MANIFEST_DIR)? {
+        let Some(number) = filename::parse_log(&name).filter(|number| *number > current.manifest) else {
+            continue;
+        };
+        // What does not decode is no witness.
+        let later = fold(storage, current, number, |_| Ok(true));
+        if let Some(later) = later.ok().flatten().filter(|later| later.edits > 1) {
+            let what = format!(
+                "a slot is damaged, and {} has {} edits that the other slot does not know of",
+                filename::manifest(number),
+                later.edits
+            );
+            return Err(Error::corruption(filename::CURRENT, 0, what));
+        }
+    }
+    Ok(())
 }
 
 /// The last acceptable state of a manifest; `None` without one, or without the
@@ -125,7 +152,7 @@ fn fold(
         return Err(Error::corruption(path, log.valid_bytes(), "the first version edit is missing"));
     }
     let bytes = log.valid_bytes();
-    Ok(accepted.map(|state| Loaded { state, current: *current, bytes }))
+    Ok(accepted.map(|state| Loaded { state, current: *current, bytes, edits }))
 }
 
 fn files_exist(storage: &dyn Storage, state: &State) -> Result<bool> {
@@ -254,6 +281,26 @@ mod tests {
         assert_eq!(loaded.state.keyspaces.len(), 2);
         assert_eq!((loaded.current.generation, loaded.current.database_id), (2, 7));
         assert_eq!(storage.files().iter().filter(|name| name.starts_with("manifest/")).count(), 1);
+    }
+
+    #[test]
+    fn damage_to_the_live_slot_does_not_bring_the_generation_before_back() {
+        let storage = MemoryStorage::new();
+        let mut manifest = new_manifest(&storage);
+        let before = storage.read(&filename::manifest(FileNumber(1))).unwrap();
+        manifest.roll(FileNumber(2)).unwrap();
+        // As if the old one could not be removed.
+        storage.write(&filename::manifest(FileNumber(1)), before);
+        let mut bytes = storage.read(filename::CURRENT).unwrap();
+        bytes[4096 + 20] ^= 1;
+        storage.write(filename::CURRENT, bytes.as_slice());
+        assert_eq!(load(&storage).unwrap().unwrap().current.generation, 1, "nothing has happened since");
+        bytes[4096 + 20] ^= 1;
+        storage.write(filename::CURRENT, bytes.as_slice());
+        manifest.commit(&[keyspace(1)]).unwrap();
+        bytes[4096 + 20] ^= 1;
+        storage.write(filename::CURRENT, bytes.as_slice());
+        assert!(matches!(load(&storage), Err(Error::Corruption { .. })));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use crate::batch;
 use crate::core::{Core, Counters, Parts};
-use crate::current::{self, CurrentState, OtherSlot};
+use crate::current::{self, CurrentState};
 use crate::edit::{Header, State, WalEnd, WalRecord};
 use crate::error::{Error, Result};
 use crate::filename::{self, FileKind};
@@ -155,9 +155,9 @@ impl Recovery {
 
     fn run(mut self, lock: Box<dyn Lock>) -> Result<Core> {
         let files = list_files(&*self.storage)?;
-        self.check_other_slot(&files)?;
         let mut state = self.loaded.state.clone();
         let (old_wals, wal_seq) = self.replay_all(&mut state)?;
+        self.sync_names()?;
         let last_seq = highest_sequence(&state).max(wal_seq);
         if let Some(closed_at) = state.clean_close.filter(|closed_at| *closed_at != last_seq) {
             let what = format!("closed at commit {}, but the last one found is {}", closed_at.0, last_seq.0);
@@ -174,17 +174,6 @@ impl Recovery {
         state.header.epoch += 1;
         state.header.last_sequence = last_seq;
         let previous = self.loaded.current;
-        if !previous.names_durable {
-            // The edit that creates a keyspace may have outlived its directory.
-            for id in self.keyspaces.keys() {
-                self.storage.create_dir(&filename::sst_dir(*id))?;
-            }
-        }
-        // A kill may have left both a slot and the name of the file unsynced;
-        // the other slot is about to be overwritten, and then only this one
-        // leads to the manifest that was read.
-        self.storage.sync(filename::CURRENT)?;
-        self.storage.sync_dir("")?;
         let manifest = Manifest::create(Arc::clone(&self.storage), number, state, Ok(previous))?;
         remove_orphans(&*self.storage, &manifest, &files);
         let core = Core::new(Parts {
@@ -203,34 +192,17 @@ impl Recovery {
         Ok(core)
     }
 
-    /// Tells damage to the live slot of `CURRENT` from a crash while a slot was
-    /// being written. Either leads to the generation before; but batches are
-    /// never written after the manifest of a generation that was not live yet.
-    fn check_other_slot(&self, files: &[String]) -> Result<()> {
-        if self.loaded.current.other != OtherSlot::Invalid {
-            return Ok(());
-        }
-        let live = self.loaded.current.manifest;
-        let kinds = || files.iter().filter_map(|path| filename::parse(path));
-        let newer = kinds().filter_map(|kind| match kind {
-            FileKind::Manifest(number) if number > live => Some(number),
-            _ => None,
-        });
-        let Some(newer) = newer.min() else { return Ok(()) };
-        for kind in kinds() {
-            if let FileKind::Wal(number) = kind
-                && number > newer
-                && wal::holds_data(&*self.storage, number)?
-            {
-                let what = format!(
-                    "the slot that led to {} or a later manifest is damaged: {} has commits",
-                    filename::manifest(newer),
-                    filename::wal(number)
-                );
-                return Err(Error::corruption(filename::CURRENT, 0, what));
+    /// Makes durable what led here and a kill may have left unsynced: a slot of
+    /// `CURRENT`, before the other one is overwritten, and the name of the file.
+    fn sync_names(&self) -> Result<()> {
+        if !self.loaded.current.names_durable {
+            // The edit that creates a keyspace may have outlived its directory.
+            for id in self.keyspaces.keys() {
+                self.storage.create_dir(&filename::sst_dir(*id))?;
             }
         }
-        Ok(())
+        self.storage.sync(filename::CURRENT)?;
+        self.storage.sync_dir("").map(drop)
     }
 
     /// Replays every WAL, in order; answers those that hold anything, with

@@ -93,12 +93,15 @@ struct GroupRows {
     rows: usize,
 }
 
+/// A lower and an upper bound, as the column index has them.
+type Bounds = (Vec<u8>, Vec<u8>);
+
 /// A page of every column.
 struct PageInfo {
     rows: usize,
     /// Bytes in each column.
     bytes: [usize; COLUMNS],
-    key_bounds: (Vec<u8>, Vec<u8>),
+    key_bounds: Bounds,
     seqs: (i64, i64),
     kinds: (i64, i64),
 }
@@ -423,7 +426,7 @@ fn offset_index(pages: &[PageInfo], column: usize, chunk_offset: usize) -> Offse
 }
 
 fn column_indexes(pages: &[PageInfo]) -> parquet::errors::Result<Vec<Option<ColumnIndexMetaData>>> {
-    let index = |physical, order, bounds: &dyn Fn(&PageInfo) -> (Vec<u8>, Vec<u8>)| {
+    let index = |physical, order, bounds: &dyn Fn(&PageInfo) -> Bounds| {
         let mut index = ColumnIndexBuilder::new(physical);
         index.set_boundary_order(order);
         for page in pages {

@@ -284,7 +284,7 @@ fn sync_directory(_dir: &File, path: &Path) -> io::Result<DirSync> {
 
 /// `path` as seen from the directory `base`, or `None` if it lies elsewhere.
 /// The working directory of a guest is `/`.
-#[cfg_attr(not(all(target_os = "wasi", feature = "component")), cfg(test))]
+#[cfg(any(test, all(target_os = "wasi", feature = "component")))]
 fn relative<'a>(path: &'a str, base: &str) -> Option<&'a str> {
     fn trim(mut path: &str) -> &str {
         path = path.trim_end_matches('/');
@@ -376,7 +376,7 @@ impl Storage for FsStorage {
 
     fn lock(&self) -> Result<Box<dyn Lock>> {
         let key = self.lock_key()?;
-        if !hold(&OPEN).insert(key.clone()) {
+        if !hold(&OPEN).insert(key) {
             let text = format!(
                 "{} is open in this process already; share that handle or close it first",
                 self.describe()
@@ -551,5 +551,22 @@ impl AppendFile for FsAppendFile {
 
     fn len(&self) -> u64 {
         self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn paths_are_seen_from_the_preopened_directory() {
+        for (path, base, expected) in [
+            ("/data/wal", "/data", Some("wal")),
+            ("/data", "/data", Some("")),
+            ("data/", "./data", Some("")),
+            ("/wal", "/", Some("wal")),
+            ("/database", "/data", None),
+            ("/other/wal", "/data", None),
+        ] {
+            assert_eq!(super::relative(path, base), expected, "{path} from {base}");
+        }
     }
 }
