@@ -376,7 +376,7 @@ impl Storage for FsStorage {
 
     fn lock(&self) -> Result<Box<dyn Lock>> {
         let key = self.lock_key()?;
-        if !hold(&OPEN).insert(key) {
+        if !hold(&OPEN).insert(key.to_owned()) {
             let text = format!(
                 "{} is open in this process already; share that handle or close it first",
                 self.describe()
