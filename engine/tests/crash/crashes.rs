@@ -142,6 +142,14 @@ fn everything_survives_where_directories_cannot_be_synced() {
 
 #[test]
 fn manifest_rollover_survives() {
+    let run = Run::of(&workload::manifest_rollover(0), 0, None).unwrap();
+    let mut replay = run.storage.replay();
+    replay.advance_to(run.loud_from);
+    let mut manifests = 0;
+    while replay.advance() {
+        manifests += u64::from(replay.last_change().starts_with("create manifest/"));
+    }
+    assert_eq!(manifests, 2, "one begins as the one before is long, one as the database opens again");
     crash_all(workload::manifest_rollover, 1, Effort::NORMAL, 2000);
 }
 

@@ -35,7 +35,7 @@ pub struct Workload {
     pub names: Names,
     pub memtable_bytes: usize,
     pub target_file_bytes: u64,
-    /// Moments before this one are not crashed at.
+    /// So many steps, at the start, are not crashed at.
     pub quiet_steps: usize,
 }
 
