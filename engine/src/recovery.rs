@@ -4,7 +4,8 @@
 //!    and the manifest.
 //! 2. Check that every SSTable is there at its length.
 //! 3. Replay the WALs into memtables, up to a torn tail at most, and sync what
-//!    was read: a kill leaves bytes that a power loss could still take.
+//!    was read, `CURRENT` and its name included: a kill leaves bytes and names
+//!    that a power loss could still take.
 //! 4. Write a new manifest, which fences older writers off and fixes where torn
 //!    WALs end, and make it live.
 //! 5. Remove files that nothing refers to.
@@ -156,6 +157,7 @@ impl Recovery {
         let files = list_files(&*self.storage)?;
         let mut state = self.loaded.state.clone();
         let (old_wals, wal_seq) = self.replay_all(&mut state)?;
+        self.sync_names()?;
         let last_seq = highest_sequence(&state).max(wal_seq);
         if let Some(closed_at) = state.clean_close.filter(|closed_at| *closed_at != last_seq) {
             let what = format!("closed at commit {}, but the last one found is {}", closed_at.0, last_seq.0);
@@ -198,6 +200,19 @@ impl Recovery {
         });
         core.views_changed();
         Ok(core)
+    }
+
+    /// Makes durable what led here and a kill may have left unsynced: a slot of
+    /// `CURRENT`, before the other one is overwritten, and the name of the file.
+    fn sync_names(&self) -> Result<()> {
+        if !self.loaded.current.names_durable {
+            // The edit that creates a keyspace may have outlived its directory.
+            for id in self.keyspaces.keys() {
+                self.storage.create_dir(&filename::sst_dir(*id))?;
+            }
+        }
+        self.storage.sync(filename::CURRENT)?;
+        self.storage.sync_dir("").map(drop)
     }
 
     /// Replays every WAL, in order; answers those that hold anything, with
@@ -248,12 +263,18 @@ impl Recovery {
                     );
                     return Err(Error::corruption(path, found.bytes, what));
                 }
-                None if !found.sealed => {
-                    self.storage.sync(&path)?;
-                    state.wals.insert(number, WalRecord { end: Some(end), ..record });
+                None => {
+                    // Earlier WALs were synced before this one took batches. Of
+                    // this one even a seal may be there and not be durable.
+                    if may_be_torn {
+                        self.storage.sync(&path)?;
+                    }
+                    if !found.sealed {
+                        state.wals.insert(number, WalRecord { end: Some(end), ..record });
+                    }
                     self.counters.recovered_bytes_dropped.fetch_add(found.bytes_dropped, Relaxed);
                 }
-                _ => {}
+                Some(_) => {}
             }
         }
         Ok((wals, last_seq.unwrap_or_default()))
