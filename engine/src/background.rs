@@ -200,8 +200,8 @@ impl Background {
     fn wait_for_room(&self, core: &Core) -> Result<()> {
         let mut troubled = false;
         loop {
-            core.check_writable()?;
             let seen = core.progress.count();
+            core.check_writable()?;
             if !core.is_behind() {
                 return Ok(());
             }
@@ -220,7 +220,7 @@ impl Background {
     fn work_for_room(&self, core: &Core) -> Result<()> {
         while core.is_behind() {
             let done = self.maintain(core, STEP).map_err(|error| match error {
-                Error::Poisoned(_) | Error::Locked(_) => error,
+                Error::Poisoned(_) | Error::Locked(_) | Error::InvalidArgument(_) => error,
                 other => stalled(&other.to_string()),
             })?;
             if done == Progress::Done {
@@ -264,8 +264,12 @@ impl Background {
     /// What a worker thread does until it is asked to end, or the database
     /// takes no more writes.
     pub fn work(&self, core: &Core, lane: Lane) {
-        while !self.stopping.load(Acquire) {
+        loop {
+            // Taken before looking, so that no request to end is slept through.
             let seen = core.work.count();
+            if self.stopping.load(Acquire) {
+                return;
+            }
             match self.step(core, lane, STEP) {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done) => {

@@ -200,15 +200,18 @@ impl Engine {
         let core = &self.parts.core;
         core.check_open()?;
         self.stop();
+        // Whoever wrote has been told; there is nothing more to save.
+        let poisoned = matches!(core.check_writable(), Err(Error::Poisoned(_)));
         let sealed = self.parts.writes.close(core).and_then(|last_seq| {
             let mut manifest = lock(&core.manifest);
             core.commit(&mut manifest, &[Item::CleanClose(last_seq)])
         });
         core.close();
+        // Writers that wait for room need wait no more.
+        core.progress.raise();
         match sealed {
-            // Poisoned before: there is nothing more to save.
-            Err(Error::Poisoned(_)) | Ok(()) => Ok(()),
-            Err(error) => Err(error),
+            Err(Error::Poisoned(_)) if poisoned => Ok(()),
+            other => other,
         }
     }
 }

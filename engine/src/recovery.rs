@@ -4,7 +4,8 @@
 //!    and the manifest.
 //! 2. Check that every SSTable is there at its length.
 //! 3. Replay the WALs into memtables, up to a torn tail at most, and sync what
-//!    was read: a kill leaves bytes that a power loss could still take.
+//!    was read, `CURRENT` and its name included: a kill leaves bytes and names
+//!    that a power loss could still take.
 //! 4. Write a new manifest, which fences older writers off and fixes where torn
 //!    WALs end, and make it live.
 //! 5. Remove files that nothing refers to.
@@ -158,12 +159,14 @@ impl Recovery {
         let files = list_files(&*self.storage)?;
         let mut state = self.loaded.state.clone();
         let (old_wals, wal_seq) = self.replay_all(&mut state)?;
+        self.sync_names()?;
         let last_seq = highest_sequence(&state).max(wal_seq);
         if let Some(closed_at) = state.clean_close.filter(|closed_at| *closed_at != last_seq) {
             let what = format!("closed at commit {}, but the last one found is {}", closed_at.0, last_seq.0);
             let path = filename::manifest(self.loaded.current.manifest);
             return Err(Error::corruption(path, 0, what));
         }
+        self.check_unlisted_wals(&files, last_seq)?;
         let mut old_wals = old_wals;
         let views = self.keyspaces.values().map(|keyspace| keyspace.view());
         let needed = views.flat_map(|view| view.memtables().filter_map(|m| m.first_wal()).min()).min();
@@ -199,6 +202,19 @@ impl Recovery {
         });
         core.views_changed();
         Ok(core)
+    }
+
+    /// Makes durable what led here and a kill may have left unsynced: a slot of
+    /// `CURRENT`, before the other one is overwritten, and the name of the file.
+    fn sync_names(&self) -> Result<()> {
+        if !self.loaded.current.names_durable {
+            // The edit that creates a keyspace may have outlived its directory.
+            for id in self.keyspaces.keys() {
+                self.storage.create_dir(&filename::sst_dir(*id))?;
+            }
+        }
+        self.storage.sync(filename::CURRENT)?;
+        self.storage.sync_dir("").map(drop)
     }
 
     /// Replays every WAL, in order; answers those that hold anything, with
@@ -249,15 +265,52 @@ impl Recovery {
                     );
                     return Err(Error::corruption(path, found.bytes, what));
                 }
-                None if !found.sealed => {
-                    self.storage.sync(&path)?;
-                    state.wals.insert(number, WalRecord { end: Some(end), ..record });
+                None => {
+                    // Earlier WALs were synced before this one took batches. Of
+                    // this one even a seal may be there and not be durable.
+                    if may_be_torn {
+                        self.storage.sync(&path)?;
+                    }
+                    if !found.sealed {
+                        state.wals.insert(number, WalRecord { end: Some(end), ..record });
+                    }
                     self.counters.recovered_bytes_dropped.fetch_add(found.bytes_dropped, Relaxed);
                 }
-                _ => {}
+                Some(_) => {}
             }
         }
         Ok((wals, last_seq.unwrap_or_default()))
+    }
+
+    /// A WAL takes commits only once the manifest lists it, and stays listed
+    /// until they are in SSTables. One that has later commits than all that was
+    /// found tells that the end of the manifest is no trace of a crash.
+    fn check_unlisted_wals(&self, files: &[String], last_seq: SequenceNumber) -> Result<()> {
+        let Loaded { state, current, bytes, .. } = &self.loaded;
+        if !current.names_durable {
+            // Then the end of the manifest may have been given up on purpose.
+            return Ok(());
+        }
+        for path in files {
+            let Some(FileKind::Wal(number)) = filename::parse(path) else { continue };
+            if state.wals.contains_key(&number) {
+                continue;
+            }
+            let ignore = |_, _| Ok(());
+            let found =
+                wal::replay(&*self.storage, number, current.database_id, true, BATCH_BYTES_MAX, ignore);
+            // What cannot be read is no proof.
+            let Ok(found) = found else { continue };
+            if let Some(last) = found.last_seq.filter(|last| *last > last_seq) {
+                let manifest = filename::manifest(current.manifest);
+                let what = format!(
+                    "the edits go as far as commit {}, and {path}, which they do not list, to commit {}",
+                    last_seq.0, last.0
+                );
+                return Err(Error::corruption(manifest, *bytes, what));
+            }
+        }
+        Ok(())
     }
 
     /// Replays one WAL into the memtables.
@@ -331,10 +384,12 @@ fn highest_sequence(state: &State) -> SequenceNumber {
 /// A number above every one that is used, or was by a file that is still there.
 fn next_file(state: &State, files: &[String]) -> u64 {
     let number = |path: &String| match filename::parse(path) {
-        Some(FileKind::Manifest(number) | FileKind::Wal(number) | FileKind::Sst(_, number)) => number.0 + 1,
-        _ => 0,
+        Some(FileKind::Manifest(number) | FileKind::Wal(number) | FileKind::Sst(_, number)) => Some(number.0),
+        _ => None,
     };
-    files.iter().map(number).fold(state.header.next_file.0, u64::max)
+    // No database comes to a number of this size; a stray file may have one.
+    let possible = files.iter().filter_map(number).filter(|number| *number < u64::MAX / 2);
+    possible.map(|number| number + 1).fold(state.header.next_file.0, u64::max)
 }
 
 /// Removes numbered files that the database does not refer to. What cannot be

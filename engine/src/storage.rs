@@ -2,7 +2,8 @@
 //!
 //! Paths are relative to the database directory, `/`-separated, and always made
 //! by [`crate::filename`] from integer ids; no string read from a file becomes a
-//! path. Implementations: [`fs`] (native and WASI), [`memory`], [`trace`].
+//! path. Implementations: [`fs`] (native and WASI), [`memory`], [`trace`],
+//! and [`fault`] for tests of crash safety.
 //!
 //! Rules for implementations: `append` loops over short writes, treats a write
 //! of zero bytes as an error and retries only `EINTR`; sizes and offsets are
@@ -15,6 +16,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
+pub mod fault;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod fs;
 pub mod memory;
@@ -48,6 +50,11 @@ pub trait Storage: Send + Sync + Debug {
 
     /// Makes every byte of an existing file survive power loss, whoever wrote
     /// it: what a killed process left is not synced yet.
+    ///
+    /// That includes bytes whose sync has failed before: many systems drop them
+    /// and go on to answer them from memory, so that a further sync alone
+    /// succeeds and saves nothing. Source: "Can Applications Recover from fsync
+    /// Failures?" (Rebello et al., ATC 2020).
     fn sync(&self, path: &str) -> Result<()>;
 
     /// Creates a directory if it is not there.

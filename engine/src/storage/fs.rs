@@ -42,6 +42,10 @@ const GUARD: OFlags = OFlags::NOFOLLOW;
 /// that a wrong length is an error and not an allocation.
 const UNCHECKED_READ_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes that [`Storage::sync`] reads and writes at once: few calls in a
+/// sandbox, little memory.
+const REWRITE_BYTES: usize = 256 << 10;
+
 /// A directory of the file system.
 #[derive(Debug)]
 pub struct FsStorage {
@@ -196,6 +200,22 @@ fn write_all_at(
     Ok(())
 }
 
+/// Writes a file's bytes in their place, so that the next sync writes them to
+/// the disk even if the system takes them for written: after a failed sync it
+/// may, though it answers them only from memory. Where a sector is written
+/// whole, as it is here assumed, a power loss meanwhile changes nothing.
+fn rewrite(file: &File, operation: &'static str, path: &str) -> Result<()> {
+    let mut buffer = vec![0; REWRITE_BYTES];
+    let mut offset = 0;
+    loop {
+        let read = retry_on_intr(|| rustix::io::pread(file, &mut buffer[..], offset))
+            .map_err(|errno| Error::io(operation, path, errno.into()))?;
+        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+        write_all_at(file, operation, path, offset, bytes)?;
+        offset += read as u64;
+    }
+}
+
 #[cfg(not(target_vendor = "apple"))]
 fn sync_file(file: &File) -> io::Result<()> {
     // EINTR says that nothing is known to have failed yet.
@@ -305,7 +325,8 @@ impl Storage for FsStorage {
     }
 
     fn sync(&self, path: &str) -> Result<()> {
-        let file = self.open_file("sync", path, OFlags::WRONLY)?;
+        let file = self.open_file("sync", path, OFlags::RDWR)?;
+        rewrite(&file, "sync", path)?;
         sync_file(&file).map_err(|source| Error::io("sync", path, source))
     }
 

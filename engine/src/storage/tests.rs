@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use super::fault::FaultStorage;
 use super::memory::MemoryStorage;
 use super::trace::TraceStorage;
 use super::{DirSync, Storage};
@@ -112,6 +113,11 @@ fn memory_behaves() {
 }
 
 #[test]
+fn fault_storage_behaves() {
+    behaves(&FaultStorage::new(1));
+}
+
+#[test]
 fn traced_storage_behaves() {
     behaves(&TraceStorage::new(Arc::new(MemoryStorage::new())));
 }
@@ -203,6 +209,19 @@ mod native {
     fn fs_behaves() {
         let dir = tempfile::tempdir().unwrap();
         behaves(&TraceStorage::new(Arc::new(FsStorage::new(dir.path().join("deep/er/db")))));
+    }
+
+    #[test]
+    fn syncing_a_file_leaves_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage_in(dir.path());
+        for len in [0, 1, 256 << 10, 600_001] {
+            let bytes: Vec<u8> = (0..len).map(|i: u32| (i / 7) as u8).collect();
+            fs::write(dir.path().join("CURRENT"), &bytes).unwrap();
+            storage.sync("CURRENT").unwrap();
+            assert_eq!(fs::read(dir.path().join("CURRENT")).unwrap(), bytes);
+        }
+        assert!(storage.sync("LOCK").unwrap_err().is_not_found());
     }
 
     #[test]

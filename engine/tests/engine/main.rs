@@ -1,6 +1,13 @@
-//! The engine from outside, over memory storage.
+//! The engine from outside: its public face over storage in memory, each module
+//! one kind of behaviour.
 
 mod concurrency;
+mod corruption;
+mod crash;
+mod golden;
+mod limits;
 mod model;
 mod random;
+mod recorder;
 mod recovery;
+mod support;

@@ -1,1 +1,511 @@
-//! x
+//! Goal: what a crash interrupted is finished or undone at the next open, and a
+//! directory that is damaged or not ours is refused with the right error and
+//! left byte for byte as it was. Method: files as they are at telling moments of
+//! a workload, and files changed by hand.
+
+use std::sync::Arc;
+
+use duramen::api::Database;
+use duramen::storage::Storage;
+use duramen::storage::memory::MemoryStorage;
+use duramen::storage::trace::TraceStorage;
+use duramen::{Db, Durability, Error, Options};
+
+use crate::recorder::{Crash, Image, Recorder};
+use crate::support::{
+    Contents, contents, files, files_in, frames, kind, newest_file, number_of, open, reseal_header, small,
+    with_file, without_file,
+};
+
+/// Puts keys `from..to` into two keyspaces.
+fn fill(db: &Db, from: u32, to: u32) {
+    for n in from..to {
+        for name in ["first", "second"] {
+            let keyspace = db.keyspace(name).unwrap();
+            keyspace.put(format!("key{n:03}").as_bytes(), &[n as u8; 40]).unwrap();
+        }
+    }
+}
+
+fn filled(from: u32, to: u32) -> Contents {
+    let pairs = (from..to).flat_map(|n| {
+        let pair =
+            move |name: &str| ((name.to_owned(), format!("key{n:03}").into_bytes()), vec![n as u8; 40]);
+        ["first", "second"].map(pair)
+    });
+    pairs.collect()
+}
+
+/// No flush but on demand.
+fn roomy() -> Options {
+    Options { memtable_bytes: 1 << 20, ..small() }
+}
+
+/// Options, files and a handle over which calls are recorded.
+fn recorded() -> (Recorder, Db) {
+    let recorder = Recorder::new(true);
+    let db = Db::open_with(Arc::new(recorder.clone()), roomy()).unwrap();
+    (recorder, db)
+}
+
+/// The files as a kill left them at the first call that begins with `call`
+/// after so many others.
+fn killed_at<'i>(images: &'i [Image], call: &str) -> &'i Image {
+    let found = images.iter().find(|image| image.crash == Crash::Kill && image.call.starts_with(call));
+    found.unwrap_or_else(|| panic!("no {call} in the workload"))
+}
+
+/// Opens, and checks that exactly `expected` is there and all is sound.
+fn recovers(files: &MemoryStorage, expected: &Contents, what: &str) -> Db {
+    let db = open(files, roomy()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(&contents(&db).unwrap(), expected, "{what}");
+    assert_eq!(db.verify().unwrap().problems, [], "{what}");
+    db
+}
+
+// --- What a crash interrupted --------------------------------------------------
+
+#[test]
+fn a_torn_wal_is_cut_and_the_loss_is_told() {
+    let storage = MemoryStorage::new();
+    let db = open(&storage, roomy()).unwrap();
+    fill(&db, 0, 5);
+    drop(db);
+    let wal = newest_file(&storage, "wal/");
+    let bytes = storage.read(&wal).unwrap();
+    let offsets = frames(&bytes);
+    let (last, end) = (offsets[offsets.len() - 2], bytes.len());
+    for cut in [last + 1, last + 28, end - 1] {
+        let torn = with_file(&storage, &wal, &bytes[..cut]);
+        let mut expected = filled(0, 5);
+        expected.remove(&("second".into(), b"key004".to_vec()));
+        let db = recovers(&torn, &expected, &format!("cut at {cut}"));
+        let stats = db.stats().unwrap();
+        assert_eq!(stats.recovered_bytes_dropped, (cut - last) as u64);
+        assert_eq!((stats.recovered_commits, stats.last_sequence), (9, 9));
+        // The number of the lost commit is given to the next one.
+        fill(&db, 50, 51);
+        expected.append(&mut filled(50, 51));
+        drop(db);
+        let db = recovers(&torn, &expected, "again");
+        let stats = db.stats().unwrap();
+        assert_eq!((stats.recovered_bytes_dropped, stats.last_sequence), (0, 11), "told once");
+        db.compact().unwrap();
+        db.close().unwrap();
+        drop(db);
+        recovers(&torn, &expected, "after a flush");
+    }
+    // Bytes that were never a commit are dropped alike.
+    let torn = with_file(&storage, &wal, [&bytes[..], b"garbage"].concat());
+    let db = recovers(&torn, &filled(0, 5), "garbage");
+    assert_eq!(db.stats().unwrap().recovered_bytes_dropped, 7);
+}
+
+#[test]
+fn an_interrupted_flush_leaves_nothing_behind() {
+    let (recorder, db) = recorded();
+    fill(&db, 0, 5);
+    recorder.take();
+    db.flush().unwrap();
+    drop(db);
+    let images = recorder.take();
+    for call in ["create sst/1/", "half of append sst/1/", "append sst/1/", "create sst/2/", "append sst/2/"]
+    {
+        let image = killed_at(&images, call);
+        let path = image.call.rsplit(' ').next().unwrap();
+        assert!(image.files.files().iter().any(|file| file == path));
+        let db = recovers(&image.files, &filled(0, 5), call);
+        assert!(!image.files.files().iter().any(|file| file == path), "{path} is still there");
+        assert!(db.stats().unwrap().recovered_commits > 0);
+        let before = files_in(&image.files, "sst/");
+        db.flush().unwrap();
+        let mut again = files_in(&image.files, "sst/");
+        again.retain(|file| !before.contains(file));
+        assert!(!again.is_empty());
+        assert!(again.iter().all(|file| number_of(file) > number_of(path)), "{path}, then {again:?}");
+        drop(db);
+        recovers(&image.files, &filled(0, 5), call);
+    }
+    // After half of the edit the flush is undone, after all of it done.
+    for (call, done) in [("half of append manifest/", false), ("append manifest/", true)] {
+        let image = killed_at(&images, call);
+        let before = files_in(&image.files, "sst/1/");
+        recovers(&image.files, &filled(0, 5), call);
+        assert_eq!(files_in(&image.files, "sst/1/") == before, done, "{call}");
+    }
+}
+
+#[test]
+fn an_interrupted_compaction_leaves_its_inputs() {
+    let (recorder, db) = recorded();
+    for n in 0..4 {
+        fill(&db, 3 * n, 3 * n + 5);
+        db.flush().unwrap();
+    }
+    recorder.take();
+    let inputs = 2 * 4;
+    db.compact().unwrap();
+    drop(db);
+    let images = recorder.take();
+    let expected = filled(0, 14);
+    for call in ["create sst/", "half of append sst/", "append sst/", "half of append manifest/"] {
+        let image = killed_at(&images, call);
+        assert_eq!(files_in(&image.files, "sst/").len(), inputs + 1, "{call}");
+        recovers(&image.files, &expected, call);
+        assert_eq!(files_in(&image.files, "sst/").len(), inputs, "{call}: the output is gone");
+    }
+    for call in ["append manifest/", "remove sst/"] {
+        let image = killed_at(&images, call);
+        recovers(&image.files, &expected, call);
+        let left = files_in(&image.files, "sst/").len();
+        assert_eq!(left, inputs - 4 + 1, "{call}: the inputs are gone");
+    }
+}
+
+#[test]
+fn an_interrupted_change_of_manifests_leaves_either() {
+    let (recorder, db) = recorded();
+    fill(&db, 0, 5);
+    db.flush().unwrap();
+    fill(&db, 5, 8);
+    drop(db);
+    recorder.take();
+    let db = Db::open_with(Arc::new(recorder.clone()), roomy()).unwrap();
+    drop(db);
+    let images = recorder.take();
+    let old = "manifest/000001.log";
+    for call in ["create manifest/", "half of append manifest/", "append manifest/", "overwrite CURRENT"] {
+        let image = killed_at(&images, call);
+        let manifests = files_in(&image.files, "manifest/");
+        assert_eq!((manifests.len(), &*manifests[0]), (2, old), "{call}");
+        recovers(&image.files, &filled(0, 8), call);
+        let after = files_in(&image.files, "manifest/");
+        assert_eq!(after.len(), 1, "{call}");
+        assert!(number_of(&after[0]) > number_of(&manifests[1]), "{call}: {after:?}");
+    }
+}
+
+#[test]
+fn an_interrupted_creation_begins_again() {
+    let recorder = Recorder::new(true);
+    drop(Db::open_with(Arc::new(recorder.clone()), roomy()).unwrap());
+    let images = recorder.take();
+    assert!(images.len() > 8);
+    for image in &images {
+        let db = recovers(&image.files, &Contents::new(), &image.call);
+        fill(&db, 0, 2);
+        drop(db);
+        recovers(&image.files, &filled(0, 2), &image.call);
+    }
+}
+
+#[test]
+fn numbers_of_files_are_not_reused() {
+    let storage = MemoryStorage::new();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut before = std::collections::BTreeSet::new();
+    for round in 0..6 {
+        let db = open(&storage, roomy()).unwrap();
+        fill(&db, round, round + 2);
+        if round % 2 == 0 {
+            db.compact().unwrap();
+        }
+        drop(db);
+        let now: std::collections::BTreeSet<String> =
+            storage.files().into_iter().filter(|path| path.contains('/')).collect();
+        for path in now.difference(&before) {
+            assert!(seen.insert(number_of(path)), "{path} has a number that was used before");
+        }
+        before = now;
+        // What some crash may have left behind counts as used.
+        let stray = format!("sst/1/{:06}.parquet", 100 * (round + 1));
+        storage.write(&stray, b"stray".to_vec());
+        seen.insert(number_of(&stray));
+    }
+}
+
+#[test]
+fn a_stray_file_does_not_use_the_numbers_up() {
+    for number in [u64::MAX, u64::MAX - 1, u64::MAX / 2] {
+        let storage = MemoryStorage::new();
+        let db = open(&storage, roomy()).unwrap();
+        fill(&db, 0, 3);
+        drop(db);
+        storage.write(&format!("wal/{number}.log"), b"stray".to_vec());
+        let db = recovers(&storage, &filled(0, 3), "with a stray file");
+        fill(&db, 3, 4);
+        db.compact().unwrap();
+        drop(db);
+        recovers(&storage, &filled(0, 4), "after a compaction");
+    }
+}
+
+#[test]
+fn unknown_names_are_left_alone() {
+    let storage = MemoryStorage::new();
+    let db = open(&storage, roomy()).unwrap();
+    fill(&db, 0, 3);
+    db.flush().unwrap();
+    drop(db);
+    let strangers =
+        ["notes.txt", "sst/1/README", "sst/x/000001.parquet", "wal/1.log", "manifest/000009.log.bak"];
+    for path in strangers {
+        storage.write(path, path.as_bytes());
+    }
+    // Numbered files that nothing refers to are ours.
+    let orphans = ["sst/1/000900.parquet", "sst/77/000901.parquet", "wal/000902.log", "manifest/000903.log"];
+    for path in orphans {
+        storage.write(path, b"orphan".to_vec());
+    }
+    recovers(&storage, &filled(0, 3), "with strangers");
+    for path in strangers {
+        assert_eq!(storage.read(path).as_deref(), Some(path.as_bytes()), "{path}");
+    }
+    for path in orphans {
+        assert_eq!(storage.read(path), None, "{path}");
+    }
+}
+
+#[test]
+fn files_go_only_once_the_manifest_is_durable_without_them() {
+    let storage = TraceStorage::new(Arc::new(MemoryStorage::new()));
+    let db = Db::open_with(Arc::new(storage.clone()), roomy()).unwrap();
+    fill(&db, 0, 2);
+    storage.take();
+    let one = db.find_keyspace("first").unwrap().unwrap();
+    db.put(one, b"last", b"", Durability::Sync).unwrap();
+    let calls = storage.take_changes();
+    let lines: Vec<&str> = calls.lines().collect();
+    let [append, sync] = lines[..] else { panic!("{calls}") };
+    assert!(append.starts_with("append wal/") && sync.starts_with("sync wal/"), "{calls}");
+    db.flush().unwrap();
+    let calls = storage.take_changes();
+    let at = |what: &str| calls.find(what).unwrap_or_else(|| panic!("no {what} in\n{calls}"));
+    // The WAL is sealed and synced, then the SSTable with its name, then the
+    // edit; last the WAL goes.
+    let order = [
+        "sync wal/",
+        "create sst/1/",
+        "sync sst/1/",
+        "sync_dir sst/1",
+        "append manifest/",
+        "sync manifest/",
+        "remove wal/",
+    ];
+    assert!(order.map(at).is_sorted(), "{calls}");
+    assert!(calls.rfind("sync manifest/") < Some(at("remove wal/")), "{calls}");
+    db.compact().unwrap();
+    fill(&db, 0, 2);
+    db.compact().unwrap();
+    let calls = storage.take_changes();
+    let (edit, removal) = (calls.rfind("sync manifest/").unwrap(), calls.rfind("remove sst/2").unwrap());
+    assert!(edit < removal, "{calls}");
+}
+
+// --- What is refused -------------------------------------------------------------
+
+/// A database that was killed: two keyspaces, several SSTables and a WAL.
+fn killed() -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    let db = open(&storage, roomy()).unwrap();
+    for n in 0..3 {
+        fill(&db, 4 * n, 4 * n + 4);
+        db.flush().unwrap();
+    }
+    fill(&db, 12, 15);
+    drop(db);
+    storage
+}
+
+/// Opening must fail with this kind of error, whose text has `what`, and change
+/// nothing.
+fn refused(storage: &MemoryStorage, expected: &str, what: &str) {
+    let before = files(storage);
+    let error = open(storage, roomy()).map(drop).expect_err(what);
+    assert_eq!(kind(&error), expected, "{error}");
+    assert!(error.to_string().contains(what), "{error:?} does not say {what:?}");
+    if let Error::Corruption { file, .. } = &error {
+        assert!(what.is_empty() || error.to_string().contains(file));
+    }
+    assert!(files(storage) == before, "{what}: files have changed");
+    // And the lock is free again.
+    assert_eq!(kind(&open(storage, roomy()).map(drop).unwrap_err()), expected);
+}
+
+#[test]
+fn missing_files_are_corruption() {
+    let storage = killed();
+    recovers(&storage.deep_clone(), &filled(0, 15), "as it was");
+    let mut missing = files_in(&storage, "sst/");
+    missing.extend(files_in(&storage, "wal/"));
+    missing.extend(files_in(&storage, "manifest/"));
+    assert_eq!(missing.len(), 6 + 1 + 1);
+    for path in missing {
+        refused(&without_file(&storage, &path), "Corruption", &path);
+    }
+    refused(&without_file(&storage, "CURRENT"), "Corruption", "CURRENT");
+}
+
+#[test]
+fn files_of_another_length_are_corruption() {
+    let storage = killed();
+    for path in files_in(&storage, "sst/") {
+        let bytes = storage.read(&path).unwrap();
+        refused(&with_file(&storage, &path, &bytes[..bytes.len() - 1]), "Corruption", &path);
+        refused(&with_file(&storage, &path, Vec::new()), "Corruption", &path);
+        refused(&with_file(&storage, &path, [&bytes[..], &[0]].concat()), "Corruption", &path);
+    }
+    // An empty WAL is listed only with its header.
+    let wal = newest_file(&storage, "wal/");
+    for len in [0, 1, 59] {
+        let bytes = storage.read(&wal).unwrap();
+        refused(&with_file(&storage, &wal, &bytes[..len]), "Corruption", &wal);
+    }
+    let manifest = newest_file(&storage, "manifest/");
+    refused(&with_file(&storage, &manifest, Vec::new()), "Corruption", &manifest);
+    let current = storage.read("CURRENT").unwrap();
+    for bytes in [Vec::new(), vec![0; current.len()], current[..100].to_vec()] {
+        refused(&with_file(&storage, "CURRENT", bytes), "Corruption", "CURRENT");
+    }
+}
+
+#[test]
+fn swapped_sstables_are_corruption() {
+    let storage = killed();
+    let paths = files_in(&storage, "sst/");
+    let mut swapped = 0;
+    for (one, other) in paths.iter().flat_map(|one| paths.iter().map(move |other| (one, other))) {
+        let (first, second) = (storage.read(one).unwrap(), storage.read(other).unwrap());
+        if one >= other || first == second {
+            continue;
+        }
+        swapped += 1;
+        let same_length = first.len() == second.len();
+        let copy = with_file(&with_file(&storage, one, second), other, first);
+        if !same_length {
+            refused(&copy, "Corruption", "bytes");
+            continue;
+        }
+        // Found at the first look into them.
+        let db = open(&copy, roomy()).unwrap();
+        let error = contents(&db).unwrap_err();
+        assert!(matches!(&error, Error::Corruption { file, .. } if file == one || file == other), "{error}");
+        let problems = db.verify().unwrap().problems;
+        let mut found: Vec<&str> = problems.iter().map(|problem| &*problem.file).collect();
+        found.sort_unstable();
+        assert_eq!(found, [one, other]);
+    }
+    assert!(swapped > 5);
+}
+
+#[test]
+fn stale_logs_are_corruption() {
+    let storage = killed();
+    // The edits of the last flush, or everything but the first edit, undone:
+    // then WALs are named that went long ago, or one with data is not.
+    let manifest = newest_file(&storage, "manifest/");
+    let bytes = storage.read(&manifest).unwrap();
+    let offsets = frames(&bytes);
+    let mut stale = 0;
+    for &offset in &offsets[2..offsets.len() - 1] {
+        let copy = with_file(&storage, &manifest, &bytes[..offset]);
+        refused(&copy, "Corruption", "");
+        stale += 1;
+    }
+    assert!(stale > 6);
+    // A clean close that more or fewer commits than it says follow.
+    let db = open(&storage, roomy()).unwrap();
+    db.close().unwrap();
+    drop(db);
+    let closed = storage.deep_clone();
+    drop(open(&storage, roomy()).unwrap());
+    recovers(&closed.deep_clone(), &filled(0, 15), "closed");
+    let wal = newest_file(&closed, "wal/");
+    let bytes = closed.read(&wal).unwrap();
+    let offsets = frames(&bytes);
+    let cut = &bytes[..offsets[offsets.len() - 2]];
+    refused(&with_file(&closed, &wal, cut), "Corruption", "commits");
+    // The CURRENT of a generation whose manifest went.
+    let stale = with_file(&storage, "CURRENT", closed.read("CURRENT").unwrap());
+    refused(&stale, "Corruption", "CURRENT");
+}
+
+#[test]
+fn logs_of_another_database_are_corruption() {
+    let (storage, other) = (killed(), killed());
+    for dir in ["wal/", "manifest/"] {
+        let path = newest_file(&storage, dir);
+        refused(&with_file(&storage, &path, other.read(&path).unwrap()), "Corruption", "belongs to database");
+    }
+}
+
+#[test]
+fn newer_formats_are_unsupported() {
+    let storage = killed();
+    for path in ["wal/", "manifest/"].map(|dir| newest_file(&storage, dir)) {
+        let mut bytes = storage.read(&path).unwrap();
+        bytes[28 + 8] = 2;
+        reseal_header(&mut bytes, number_of(&path));
+        refused(&with_file(&storage, &path, bytes), "Unsupported", "format version 2");
+    }
+    for slot in [0, 4096] {
+        let mut bytes = storage.read("CURRENT").unwrap();
+        // Both generations, if there are two, or a newer one beside the first.
+        bytes.copy_within(..44, slot);
+        bytes[slot + 8] = 2;
+        let crc = crc32fast::hash(&bytes[slot..slot + 40]);
+        bytes[slot + 40..slot + 44].copy_from_slice(&crc.to_le_bytes());
+        refused(&with_file(&storage, "CURRENT", bytes), "Unsupported", "format version 2");
+    }
+}
+
+#[test]
+fn other_directories_are_refused() {
+    let storage = MemoryStorage::new();
+    storage.write("thesis.tex", b"years of work".to_vec());
+    refused(&storage, "InvalidArgument", "not a Duramen database");
+    assert_eq!(storage.list("").unwrap(), ["thesis.tex"]);
+    let empty = MemoryStorage::new();
+    let missing = open(&empty, Options { create_if_missing: false, ..roomy() }).map(drop).unwrap_err();
+    assert_eq!(kind(&missing), "InvalidArgument");
+    assert_eq!(empty.list("").unwrap(), [""; 0]);
+    drop(open(&empty, roomy()).unwrap());
+    drop(open(&empty, Options { create_if_missing: false, ..roomy() }).unwrap());
+}
+
+#[test]
+fn a_second_opener_is_locked_out() {
+    let storage = killed();
+    let db = open(&storage, roomy()).unwrap();
+    let before = files(&storage);
+    assert_eq!(kind(&open(&storage, roomy()).map(drop).unwrap_err()), "Locked");
+    assert!(files(&storage) == before);
+    // A keyspace, a snapshot or an iterator keeps it open.
+    let keyspace = db.keyspace("first").unwrap();
+    drop(db);
+    assert_eq!(kind(&open(&storage, roomy()).map(drop).unwrap_err()), "Locked");
+    let rows = keyspace.range::<&[u8]>(..);
+    drop(keyspace);
+    assert_eq!(kind(&open(&storage, roomy()).map(drop).unwrap_err()), "Locked");
+    drop(rows);
+    recovers(&storage, &filled(0, 15), "unlocked");
+}
+
+#[test]
+fn a_writer_that_was_overtaken_stops() {
+    // Two openers that share no lock, as over a network file system.
+    let storage = killed();
+    let db = open(&storage, roomy()).unwrap();
+    let copy = storage.deep_clone();
+    let newer = open(&copy, roomy()).unwrap();
+    fill(&newer, 20, 21);
+    drop(newer);
+    // The newer one's CURRENT in the place of the older one's.
+    storage.write("CURRENT", copy.read("CURRENT").unwrap());
+    let keyspace = db.keyspace("first").unwrap();
+    let error = keyspace.put(b"key", b"value").unwrap_err();
+    assert_eq!(kind(&error), "Locked", "{error}");
+    let error = keyspace.put(b"key", b"value").unwrap_err();
+    assert_eq!(kind(&error), "Poisoned", "{error}");
+    assert_eq!(keyspace.get(b"key014").unwrap().as_deref(), Some(&[14; 40][..]), "reads go on");
+}

@@ -1,0 +1,194 @@
+//! The judgement of what a crash left.
+
+use duramen::storage::fault::{Crash, FaultStorage, Phase, Replay};
+use duramen::{Database, Durability};
+
+use crate::model::{self, Commit, Model};
+use crate::random::Random;
+use crate::run::{Run, open};
+
+/// How many images were checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Images of a run, by kind: killed, all lost, some lost, torn.
+    pub first: [u64; 4],
+    /// Images of a recovery of those, and of recoveries of recoveries.
+    pub recovery: u64,
+    /// Images after a further commit.
+    pub written: u64,
+}
+
+impl Tally {
+    pub fn images(&self) -> u64 {
+        self.first.iter().sum::<u64>() + self.recovery + self.written
+    }
+
+    pub fn count(&mut self, crash: Crash) {
+        let kind = match crash {
+            Crash::Kill => 0,
+            Crash::LoseAll => 1,
+            Crash::LoseSome(_) => 2,
+            Crash::TearLast(_) => 3,
+        };
+        self.first[kind] += 1;
+    }
+
+    pub fn add(&mut self, other: &Tally) {
+        for (sum, count) in self.first.iter_mut().zip(other.first) {
+            *sum += count;
+        }
+        self.recovery += other.recovery;
+        self.written += other.written;
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [killed, all, some, torn] = self.first;
+        write!(
+            f,
+            "{} images: {killed} killed, {all} all lost, {some} some lost, {torn} torn, {} of recoveries, {} written to",
+            self.images(),
+            self.recovery,
+            self.written
+        )
+    }
+}
+
+/// A crash of a run: where, and which commits may be found.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Changes before the crash.
+    pub at: usize,
+    /// Commits that must be found.
+    pub min: usize,
+    /// Commits that may be found.
+    pub max: usize,
+}
+
+/// A further crash of any kind but one.
+fn any_loss(random: &mut Random) -> Crash {
+    match random.below(4) {
+        0 => Crash::LoseAll,
+        1 => Crash::TearLast(random.bits()),
+        _ => Crash::LoseSome(random.bits()),
+    }
+}
+
+/// Checks what crashes leave of one run.
+pub struct Checker<'a> {
+    pub run: &'a Run,
+    pub random: Random,
+    pub tally: Tally,
+}
+
+impl Checker<'_> {
+    /// Opens `image`, which a crash at `moment` left; checks it; crashes `depth`
+    /// more times during recovery; writes on, and loses power again.
+    ///
+    /// After a kill `safe` is false: what is found may be lost by the next loss
+    /// of power, down to what was promised to survive one.
+    pub fn check(
+        &mut self,
+        image: &FaultStorage,
+        moment: Moment,
+        safe: bool,
+        depth: usize,
+    ) -> Result<(), String> {
+        image.set_phase(Phase::Other);
+        let db = open(image, &self.run.options).map_err(|error| format!("does not open: {error}"))?;
+        let found = self.check_contents(&db, moment)?;
+        if depth > 0 {
+            let at = self.random.below(image.moment() + 1);
+            let moment = Moment { max: found, ..moment };
+            self.check_recovery(image.replay(), at, moment, safe, depth)?;
+        }
+        self.check_writing(image, &db, found)
+    }
+
+    /// Everything a reader sees is some prefix within bounds.
+    fn check_contents(&self, db: &dyn Database, moment: Moment) -> Result<usize, String> {
+        let text = |error: duramen::Error| error.to_string();
+        let found = model::last_commit(db).map_err(text)?;
+        let Moment { at, min, max } = moment;
+        if found < min {
+            return Err(format!("{min} commits had to survive, {found} are there"));
+        }
+        if found > max {
+            return Err(format!("{max} commits had begun, {found} are there"));
+        }
+        self.run.models[found].check(db).map_err(|what| format!("after {found} commits: {what}"))?;
+        for name in self.run.keyspaces_at(at) {
+            if db.find_keyspace(name).map_err(text)?.is_none() {
+                return Err(format!("keyspace {name} is gone"));
+            }
+        }
+        let report = db.verify().map_err(text)?;
+        match report.problems.first() {
+            Some(problem) => Err(format!("verify: {problem:?}")),
+            None => Ok(found),
+        }
+    }
+
+    /// Crashes at `at` of the recovery that `replay` has recorded, which found
+    /// `moment.max` commits.
+    fn check_recovery(
+        &mut self,
+        mut replay: Replay,
+        at: usize,
+        moment: Moment,
+        safe: bool,
+        depth: usize,
+    ) -> Result<(), String> {
+        replay.advance_to(at);
+        let kill = self.random.one_in(4);
+        let crash = if kill { Crash::Kill } else { any_loss(&mut self.random) };
+        let min = if safe || kill { moment.max } else { self.run.range(moment.at, true).0 };
+        let image = replay.crash(crash);
+        self.tally.recovery += 1;
+        self.check(&image, Moment { min, ..moment }, safe || !kill, depth - 1)
+            .map_err(|what| format!("{crash:?} in recovery after {}: {what}", replay.last_change()))
+    }
+
+    /// Like [`Checker::check`], and crashes at every change that recovery makes.
+    pub fn check_recovery_everywhere(
+        &mut self,
+        image: &FaultStorage,
+        moment: Moment,
+        safe: bool,
+    ) -> Result<(), String> {
+        let db = open(image, &self.run.options).map_err(|error| format!("does not open: {error}"))?;
+        let found = self.check_contents(&db, moment)?;
+        let moment = Moment { max: found, ..moment };
+        let recovered = image.moment();
+        for at in 0..=recovered {
+            for _ in 0..2 {
+                self.check_recovery(image.replay(), at, moment, safe, 2)?;
+            }
+        }
+        self.check_writing(image, &db, found)
+    }
+
+    /// A commit on top of what was found is there after a loss of power.
+    fn check_writing(&mut self, image: &FaultStorage, db: &dyn Database, found: usize) -> Result<(), String> {
+        let text = |error: duramen::Error| format!("after recovery: {error}");
+        let ids = model::create_keyspaces(db).map_err(text)?;
+        let next = Commit::random(found as u64 + 1, &mut self.random);
+        image.set_phase(Phase::Acknowledge);
+        db.write(next.batch(ids), Durability::Sync).map_err(text)?;
+        if self.random.one_in(8) {
+            image.set_phase(Phase::Flush);
+            db.flush().map_err(text)?;
+            image.set_phase(Phase::Compact);
+            db.compact().map_err(text)?;
+        }
+        let mut model: Model = self.run.models[found].clone();
+        model.apply(&next);
+        let loss = any_loss(&mut self.random);
+        let crashed = image.crash(loss);
+        self.tally.written += 1;
+        let context = |what: String| format!("{loss:?} after the next commit: {what}");
+        let db = open(&crashed, &self.run.options).map_err(|error| context(error.to_string()))?;
+        model.check(&db).map_err(context)
+    }
+}

@@ -1,0 +1,283 @@
+//! Workloads: lists of steps, made from seeds.
+
+use duramen::Durability;
+use duramen::storage::fault::{Fault, FaultKind, Names, Operation};
+
+use crate::model::Commit;
+use crate::random::Random;
+
+/// What a program does.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Commit(Durability, Commit),
+    Sync,
+    Flush,
+    Compact,
+    Maintain(u64),
+    /// Creates a keyspace beside the two that commits go to.
+    Keyspace(String),
+    /// Holds a snapshot, until [`Step::Release`].
+    Snapshot,
+    Release,
+    /// Closes, and opens again.
+    Close,
+    /// Ends as if killed, and opens again.
+    Kill,
+    /// Lets a call fail.
+    Fault(Fault),
+}
+
+/// Steps, and the sizes that make them interesting.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    pub name: &'static str,
+    pub steps: Vec<Step>,
+    pub names: Names,
+    pub memtable_bytes: usize,
+    pub target_file_bytes: u64,
+    /// So many steps, at the start, are not crashed at.
+    pub quiet_steps: usize,
+}
+
+/// Numbers commits.
+struct Steps {
+    random: Random,
+    steps: Vec<Step>,
+    commits: u64,
+}
+
+const DURABILITIES: [Durability; 3] = [Durability::None, Durability::Buffered, Durability::Sync];
+
+impl Steps {
+    fn new(seed: u64) -> Steps {
+        Steps { random: Random::new(seed), steps: Vec::new(), commits: 0 }
+    }
+
+    fn push(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    fn commit(&mut self, durability: Durability) {
+        self.commits += 1;
+        let commit = Commit::random(self.commits, &mut self.random);
+        self.push(Step::Commit(durability, commit));
+    }
+
+    fn commits(&mut self, count: usize, durability: Durability) {
+        (0..count).for_each(|_| self.commit(durability));
+    }
+
+    fn any_commit(&mut self) {
+        let durability = DURABILITIES[self.random.below(3)];
+        self.commit(durability);
+    }
+
+    fn named(self, name: &'static str) -> Workload {
+        Workload {
+            name,
+            steps: self.steps,
+            names: Names::ByDirectory,
+            memtable_bytes: 3 << 10,
+            target_file_bytes: 4 << 10,
+            quiet_steps: 0,
+        }
+    }
+}
+
+/// Commits of every durability, and `sync`.
+pub fn commits(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for _ in 0..25 {
+        steps.any_commit();
+        if steps.random.one_in(6) {
+            steps.push(Step::Sync);
+        }
+    }
+    Workload { memtable_bytes: 1 << 20, ..steps.named("commits") }
+}
+
+/// WALs that fill up and give way to others, with commits that nobody syncs.
+pub fn rotation(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for _ in 0..3 {
+        let (buffered, none) = (5 + steps.random.below(15), steps.random.below(8));
+        steps.commits(buffered, Durability::Buffered);
+        steps.commit(Durability::Sync);
+        steps.commits(none, Durability::None);
+    }
+    Workload { memtable_bytes: 1 << 10, ..steps.named("rotation") }
+}
+
+/// Flushes that are asked for.
+pub fn flush(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for _ in 0..5 {
+        (0..6).for_each(|_| steps.any_commit());
+        steps.push(Step::Flush);
+    }
+    Workload { memtable_bytes: 1 << 20, ..steps.named("flush") }
+}
+
+/// Compactions that are asked for, with and without a snapshot.
+pub fn compaction(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for round in 0..4 {
+        for _ in 0..2 {
+            (0..5).for_each(|_| steps.any_commit());
+            steps.push(Step::Flush);
+        }
+        if round == 1 {
+            steps.push(Step::Snapshot);
+        }
+        steps.push(Step::Compact);
+        if round == 2 {
+            steps.push(Step::Release);
+        }
+    }
+    Workload { memtable_bytes: 1 << 20, target_file_bytes: 2 << 10, ..steps.named("compaction") }
+}
+
+/// A database that is opened again and again, closed or not.
+pub fn reopening(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for round in 0..6 {
+        (0..4).for_each(|_| steps.any_commit());
+        if steps.random.one_in(3) {
+            steps.push(Step::Flush);
+        }
+        steps.push(if round % 2 == 0 { Step::Kill } else { Step::Close });
+    }
+    steps.commit(Durability::Sync);
+    steps.push(Step::Close);
+    steps.named("reopening")
+}
+
+/// A few commits, each followed by a kill: every image is one of a recovery.
+pub fn recovery(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for durability in DURABILITIES {
+        steps.commits(2, durability);
+        steps.push(Step::Kill);
+    }
+    steps.push(Step::Flush);
+    steps.push(Step::Kill);
+    steps.named("recovery")
+}
+
+/// Keyspaces that come while others are written to.
+pub fn keyspaces(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for number in 0..6 {
+        steps.push(Step::Keyspace(format!("other {number}")));
+        (0..2).for_each(|_| steps.any_commit());
+        if number == 3 {
+            steps.push(Step::Flush);
+        }
+    }
+    steps.named("keyspaces")
+}
+
+/// All of it, in any order.
+pub fn mixed(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    let mut others = 0;
+    while steps.commits < 45 {
+        match steps.random.below(40) {
+            0 => steps.push(Step::Flush),
+            1 => steps.push(Step::Compact),
+            2 | 3 => {
+                let budget = 1 << steps.random.below(15);
+                steps.push(Step::Maintain(budget));
+            }
+            4 => steps.push(Step::Sync),
+            5 => steps.push(Step::Close),
+            6 => steps.push(Step::Kill),
+            7 => {
+                others += 1;
+                steps.push(Step::Keyspace(format!("other {others}")));
+            }
+            8 => steps.push(Step::Snapshot),
+            9 => steps.push(Step::Release),
+            _ => steps.any_commit(),
+        }
+    }
+    let memtable_bytes = 1 << (9 + steps.random.below(5));
+    Workload { memtable_bytes, ..steps.named("mixed") }
+}
+
+/// All of it where directories cannot be synced.
+pub fn names_in_order(seed: u64) -> Workload {
+    Workload { name: "names in order", names: Names::InOrder, ..mixed(seed) }
+}
+
+/// Appends that fail halfway and are cut back, amid commits that nobody syncs.
+pub fn short_writes(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for _ in 0..10 {
+        let count = 1 + steps.random.below(4);
+        steps.commits(count, Durability::Buffered);
+        let kind = [FaultKind::ShortWrite, FaultKind::NoSpace, FaultKind::ZeroWrite][steps.random.below(3)];
+        steps.push(Step::Fault(Fault { kind, skip: 0, forever: false, only: Some(Operation::Append) }));
+        steps.any_commit();
+        if steps.random.one_in(3) {
+            steps.push(Step::Sync);
+        }
+    }
+    Workload { memtable_bytes: 1 << 20, ..steps.named("short writes") }
+}
+
+/// A manifest that grows past a mebibyte, so that the next begins: edits are
+/// long where keys are, as they hold the bounds of tables.
+pub fn manifest_rollover(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for _ in 0..9 {
+        steps.commits += 1;
+        steps.push(Step::Commit(Durability::Buffered, Commit::long_key(steps.commits, 60 << 10)));
+        steps.push(Step::Flush);
+        steps.push(Step::Compact);
+    }
+    (0..3).for_each(|_| steps.any_commit());
+    steps.push(Step::Close);
+    let quiet_steps = 15;
+    Workload { memtable_bytes: 1 << 20, quiet_steps, ..steps.named("manifest rollover") }
+}
+
+/// A little of everything, for runs in which each call fails once.
+pub fn sampler(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    (0..6).for_each(|_| steps.any_commit());
+    steps.push(Step::Sync);
+    steps.push(Step::Flush);
+    steps.push(Step::Keyspace("other".into()));
+    (0..6).for_each(|_| steps.any_commit());
+    steps.push(Step::Snapshot);
+    steps.push(Step::Compact);
+    steps.commits(2, Durability::Buffered);
+    steps.push(Step::Close);
+    steps.commits(3, Durability::Buffered);
+    steps.push(Step::Kill);
+    (0..5).for_each(|_| steps.any_commit());
+    steps.push(Step::Maintain(1 << 14));
+    steps.push(Step::Compact);
+    steps.any_commit();
+    steps.push(Step::Close);
+    Workload { memtable_bytes: 1 << 10, ..steps.named("sampler") }
+}
+
+/// A workload from a seed.
+pub type Make = fn(u64) -> Workload;
+
+/// Every workload, the smallest first.
+pub const ALL: [Make; 11] = [
+    recovery,
+    commits,
+    flush,
+    short_writes,
+    keyspaces,
+    compaction,
+    reopening,
+    rotation,
+    mixed,
+    names_in_order,
+    manifest_rollover,
+];
