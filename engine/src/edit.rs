@@ -298,7 +298,7 @@ fn decode_item(tag: u8, reader: &mut Reader<'_>) -> Result<Item, Refusal> {
 
 fn sequence(value: u64) -> Result<SequenceNumber, Refusal> {
     let seq = SequenceNumber(value);
-    if seq > SequenceNumber::MAX {
+    if seq >= SequenceNumber::MAX {
         return Err(Refusal::Damaged("a sequence number is past the largest one"));
     }
     Ok(seq)

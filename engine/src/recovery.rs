@@ -209,6 +209,9 @@ impl Recovery {
     fn sync_names(&self) -> Result<()> {
         if !self.loaded.current.names_durable {
             // The edit that creates a keyspace may have outlived its directory.
+            for dir in [filename::WAL_DIR, filename::SST_DIR] {
+                self.storage.create_dir(dir)?;
+            }
             for id in self.keyspaces.keys() {
                 self.storage.create_dir(&filename::sst_dir(*id))?;
             }

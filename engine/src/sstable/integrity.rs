@@ -116,7 +116,7 @@ impl Integrity {
             let seq = SequenceNumber(reader.u64()?);
             let (start, end) = (reader.u32()? as usize, reader.u32()? as usize);
             let (start, end) = (reader.bytes(start)?, reader.bytes(end)?);
-            if start >= end || end.len() > KEY_BYTES_MAX + 1 || seq > SequenceNumber::MAX {
+            if start >= end || end.len() > KEY_BYTES_MAX + 1 || seq >= SequenceNumber::MAX {
                 return Err(Malformed::new(at, "an impossible range tombstone"));
             }
             let (start, end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));

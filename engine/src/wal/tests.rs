@@ -246,11 +246,12 @@ fn a_batch_that_cannot_follow_is_refused() {
 fn sequence_numbers_end() {
     let storage = MemoryStorage::new();
     storage.create_dir(filename::WAL_DIR).unwrap();
-    let mut wal = Wal::create(&storage, NUMBER, DATABASE, SequenceNumber::MAX).unwrap();
-    wal.append(SequenceNumber::MAX, &batch(1)).unwrap();
-    let past = SequenceNumber(SequenceNumber::MAX.0 + 1);
-    assert!(matches!(wal.append(past, &batch(2)), Err(Error::InvalidArgument(_))));
-    assert_eq!(replay_from(&storage, true).unwrap().1.last_seq, Some(SequenceNumber::MAX));
+    let last = SequenceNumber(SequenceNumber::MAX.0 - 1);
+    let mut wal = Wal::create(&storage, NUMBER, DATABASE, last).unwrap();
+    wal.append(last, &batch(1)).unwrap();
+    let past = wal.append(SequenceNumber::MAX, &batch(2));
+    assert!(matches!(past, Err(Error::InvalidArgument(_))));
+    assert_eq!(replay_from(&storage, true).unwrap().1.last_seq, Some(last));
 }
 
 #[test]
@@ -268,8 +269,6 @@ fn a_sealed_wal_takes_no_more() {
 
 #[test]
 fn valid_frames_of_nonsense_are_corruption() {
-    let mut unsupported = batch(1);
-    unsupported[0] = 3;
     let mut unknown = batch(1);
     unknown[0] = 77;
     for (payload, at) in [(unknown, 0), (batch(1)[..30].to_vec(), 20), (vec![1; 3], 0)] {
@@ -281,9 +280,6 @@ fn valid_frames_of_nonsense_are_corruption() {
         let found = corruption_at(replay_from(&storage, true));
         assert!((offset..=offset + at + 16).contains(&found), "{found}, payload at {offset}");
     }
-    let storage = MemoryStorage::new();
-    create(&storage).append(FIRST, &unsupported).unwrap();
-    assert!(matches!(replay_from(&storage, true), Err(Error::Unsupported(_))));
 }
 
 #[test]

@@ -40,6 +40,10 @@ impl Environment for Still {
         0
     }
 
+    fn unix_ms(&self) -> u64 {
+        0
+    }
+
     fn random(&self) -> u64 {
         0x6475_7261_6d65_6e31
     }

@@ -120,8 +120,10 @@ impl History {
                 }
                 4 => {
                     // Closed, or as good as killed.
-                    if random.one_in(2) {
-                        history.attempt(machine, &mut db, mend, Database::close);
+                    if random.one_in(2)
+                        && let Err(error) = db.close()
+                    {
+                        history.failed(machine, &error, mend);
                     }
                     drop(db);
                     db = history.reopen(machine, mend);
