@@ -197,6 +197,8 @@ fn main() -> Result<()> {
         gets(&*native_db, native_keyspace, &source)?,
     );
     compare("scan", "rows", now, scan_all(&*db, keyspace)?, scan_all(&*native_db, native_keyspace)?);
+    compare("put", "keys", GETS as u64, puts(&*db, &source, 1)?, puts(&*native_db, &source, 1)?);
+    compare("batch of 100", "keys", GETS as u64, puts(&*db, &source, 100)?, puts(&*native_db, &source, 100)?);
     println!("   One run of each, this program and others on the machine together: an indication.");
     native_db.close()?;
     drop(native_db);
@@ -492,6 +494,24 @@ fn gets(db: &dyn Database, keyspace: KeyspaceId, source: &[String]) -> Result<Du
         check(value.is_some() || key.starts_with("OO/"), "a flight is not there")?;
     }
     Ok(start.elapsed())
+}
+
+/// Time of [`GETS`] puts of 100 bytes, so many in a batch.
+fn puts(db: &dyn Database, source: &[String], batch: usize) -> Result<Duration> {
+    let keyspace = db.create_keyspace("puts")?;
+    let stride = source.len() * 5 / 13;
+    let keys: Vec<&String> = (0..GETS).map(|index| &source[index * stride % source.len()]).collect();
+    let start = Instant::now();
+    for keys in keys.chunks(batch) {
+        let mut ops = WriteBatch::new();
+        for key in keys {
+            ops.put(keyspace, key.as_bytes(), &[b'v'; 100]);
+        }
+        db.write(ops, Durability::Buffered)?;
+    }
+    let time = start.elapsed();
+    db.drop_keyspace("puts")?;
+    Ok(time)
 }
 
 fn scan_all(db: &dyn Database, keyspace: KeyspaceId) -> Result<Duration> {
