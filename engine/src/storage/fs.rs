@@ -18,6 +18,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -103,9 +104,8 @@ impl FsStorage {
 
     /// Opens a file and makes sure that it is a regular one.
     fn open_file(&self, operation: &'static str, path: &str, flags: OFlags) -> Result<File> {
-        let (dir, name) = self.parent(operation, path)?;
         let mode = Mode::from_raw_mode(0o666);
-        let fd = retry_on_intr(|| rustix::fs::openat(&dir, name, flags | GUARD, mode)).map_err(|errno| {
+        let fd = self.open_fd(operation, path, flags | GUARD, mode)?.map_err(|errno| {
             let source = match errno {
                 Errno::LOOP => refused("is a symbolic link"),
                 errno => errno.into(),
@@ -118,6 +118,33 @@ impl FsStorage {
             return Err(Error::io(operation, path, refused("is not a regular file")));
         }
         Ok(file)
+    }
+
+    #[cfg(not(target_os = "wasi"))]
+    fn open_fd(
+        &self,
+        operation: &'static str,
+        path: &str,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<rustix::io::Result<OwnedFd>> {
+        let (dir, name) = self.parent(operation, path)?;
+        Ok(retry_on_intr(|| rustix::fs::openat(&dir, name, flags, mode)))
+    }
+
+    /// By its whole path, below the preopened directory: some hosts of preview 1
+    /// give files the rights of the directory that they are opened from, and a
+    /// directory opened by the guest has none to write. Links lead nowhere but to
+    /// what the guest may reach anyway.
+    #[cfg(target_os = "wasi")]
+    fn open_fd(
+        &self,
+        _operation: &'static str,
+        path: &str,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<rustix::io::Result<OwnedFd>> {
+        Ok(retry_on_intr(|| rustix::fs::open(self.full_path(path), flags, mode)))
     }
 
     fn full_path(&self, path: &str) -> PathBuf {
