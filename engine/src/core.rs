@@ -125,10 +125,13 @@ impl Core {
         SequenceNumber(self.visible.load(Acquire))
     }
 
-    /// When a read takes place that begins now, or at a snapshot.
-    pub fn moment(&self, snapshot: Option<SequenceNumber>) -> Moment {
+    /// When a read of `view` takes place that begins now, or at a snapshot. The
+    /// clock is looked at only where something may expire: in a sandbox it costs as
+    /// much as the rest of a get.
+    pub fn moment(&self, view: &View, snapshot: Option<SequenceNumber>) -> Moment {
         let seq = snapshot.unwrap_or_else(|| self.visible());
-        Moment { seq, now_ms: self.options.environment.unix_ms() }
+        let now_ms = if view.expires() { self.options.environment.unix_ms() } else { 0 };
+        Moment { seq, now_ms }
     }
 
     // --- Whether calls are answered -------------------------------------------

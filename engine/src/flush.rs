@@ -35,7 +35,7 @@ impl Flush {
             level: 0,
             table_bytes: u64::MAX,
             cursor: Arc::clone(&memory.table).cursor(),
-            range_deletes: (*memory.range_deletes()).clone(),
+            range_deletes: memory.range_deletes().as_deref().cloned().unwrap_or_default(),
             expires: memory.expires(),
             older: keyspace.view().version.runs.clone(),
         };

@@ -1,7 +1,7 @@
 //! The inside of a keyspace: what its readers look at.
 
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, RwLock};
@@ -19,6 +19,10 @@ use crate::options::KeyspaceOptions;
 use crate::range_delete::RangeDeletes;
 use crate::sync::{read, write};
 use crate::version::Version;
+
+/// Bytes that a range delete costs in memory beside its keys, roughly: it parts at
+/// most two fragments of others.
+const RANGE_DELETE_OVERHEAD_BYTES: usize = 300;
 
 /// A keyspace of an open database.
 #[derive(Debug)]
@@ -136,6 +140,11 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// True if some entry may expire.
+    pub fn expires(&self) -> bool {
+        self.memtables().any(|memory| memory.expires()) || self.version.expires()
+    }
+
     /// Memtables, newest first.
     pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memory>> {
         std::iter::once(&self.active).chain(&self.immutable)
@@ -147,6 +156,8 @@ impl View {
 pub(crate) struct Memory {
     pub table: Arc<dyn Memtable>,
     range_deletes: RwLock<Arc<RangeDeletes>>,
+    /// Bytes of keys of range deletes, and what keeping them costs; 0 without any.
+    range_delete_bytes: AtomicUsize,
     /// Lowest WAL that holds an entry of it; `u64::MAX` while it is empty.
     first_wal: AtomicU64,
     /// Highest sequence number in it.
@@ -160,6 +171,7 @@ impl Default for Memory {
         Memory {
             table: Arc::new(SortedMemtable::default()),
             range_deletes: RwLock::default(),
+            range_delete_bytes: AtomicUsize::new(0),
             first_wal: AtomicU64::new(u64::MAX),
             last_seq: AtomicU64::new(0),
             expires: AtomicBool::new(false),
@@ -181,6 +193,8 @@ impl Memory {
                 self.table.insert(Entry { key, seq, kind, expires_at: op.expires_at, value });
             }
             OpKind::RangeDelete => {
+                let bytes = RANGE_DELETE_OVERHEAD_BYTES + key.len() + value.len();
+                self.range_delete_bytes.fetch_add(bytes, Release);
                 // A reader keeps the set that it has taken.
                 Arc::make_mut(&mut write(&self.range_deletes)).insert(key, value, seq);
             }
@@ -201,9 +215,10 @@ impl Memory {
         })
     }
 
-    /// Range tombstones as they are now.
-    pub fn range_deletes(&self) -> Arc<RangeDeletes> {
-        Arc::clone(&read(&self.range_deletes))
+    /// Range tombstones as they are now, if there are any.
+    pub fn range_deletes(&self) -> Option<Arc<RangeDeletes>> {
+        let any = self.range_delete_bytes.load(Acquire) > 0;
+        any.then(|| Arc::clone(&read(&self.range_deletes)))
     }
 
     /// True if some entry expires.
@@ -213,7 +228,7 @@ impl Memory {
 
     /// Bytes of memory, roughly.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + read(&self.range_deletes).bytes()
+        self.table.bytes() + self.range_delete_bytes.load(Relaxed)
     }
 
     pub fn is_empty(&self) -> bool {

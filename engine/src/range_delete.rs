@@ -19,9 +19,6 @@ use bytes::Bytes;
 
 use crate::key::{KEY_BYTES_MAX, SequenceNumber};
 
-/// Bytes of a fragment beside its keys.
-const FRAGMENT_OVERHEAD_BYTES: usize = 120;
-
 /// The end of a range that has no end: above every key.
 pub fn end_of_keys() -> Vec<u8> {
     vec![0xff; KEY_BYTES_MAX + 1]
@@ -171,14 +168,6 @@ impl RangeDeletes {
             fragment.seqs.retain(|seq| wanted(start, &fragment.end, *seq));
             !fragment.seqs.is_empty()
         });
-    }
-
-    /// Bytes of memory, roughly.
-    pub fn bytes(&self) -> usize {
-        let fragment = |(start, fragment): (&Bytes, &Fragment)| {
-            FRAGMENT_OVERHEAD_BYTES + start.len() + fragment.end.len() + fragment.seqs.len() * 8
-        };
-        self.fragments.iter().map(fragment).sum()
     }
 }
 

@@ -65,7 +65,8 @@ impl<'a> Search<'a> {
 
     fn base(&mut self, view: &View) -> Result<Option<Bytes>> {
         for memory in view.memtables() {
-            let ended = self.layer(&memory.range_deletes(), |lookup| Ok(memory.get(lookup)))?;
+            let range_deletes = memory.range_deletes();
+            let ended = self.layer(range_deletes.as_deref(), |lookup| Ok(memory.get(lookup)))?;
             if let Some(base) = ended {
                 return Ok(base);
             }
@@ -78,7 +79,7 @@ impl<'a> Search<'a> {
             }
             let hash = *hash.get_or_insert_with(|| hash_key(self.lookup.key));
             let table = handle.table()?;
-            let ended = self.layer(table.range_deletes(), |lookup| table.get(lookup, hash))?;
+            let ended = self.layer(Some(table.range_deletes()), |lookup| table.get(lookup, hash))?;
             if let Some(base) = ended {
                 return Ok(base);
             }
@@ -89,10 +90,10 @@ impl<'a> Search<'a> {
     /// Looks into a layer; answers what ends the search, if something does.
     fn layer(
         &mut self,
-        range_deletes: &RangeDeletes,
+        range_deletes: Option<&RangeDeletes>,
         get: impl Fn(&Lookup<'_>) -> Result<Option<Found>>,
     ) -> Result<Option<Option<Bytes>>> {
-        if !range_deletes.is_empty() {
+        if let Some(range_deletes) = range_deletes.filter(|range_deletes| !range_deletes.is_empty()) {
             let hidden_below = range_deletes.newest_over(self.lookup.key, self.seq);
             self.lookup.hidden_below = self.lookup.hidden_below.max(hidden_below);
         }
@@ -163,7 +164,7 @@ impl RowCursor {
         });
         for memory in view.memtables().filter(|memory| !memory.is_empty()) {
             sources.push(Arc::clone(&memory.table).cursor());
-            range_deletes.push(memory.range_deletes());
+            range_deletes.extend(memory.range_deletes());
         }
         for run in &view.version.runs {
             let tables = run.within(&bounds.0, &bounds.1);
@@ -174,7 +175,6 @@ impl RowCursor {
                 sources.push(Box::new(RunCursor::new(tables.to_vec())));
             }
         }
-        range_deletes.retain(|set| !set.is_empty());
         Ok(RowCursor {
             merge: MergeCursor::new(sources),
             operator,

@@ -109,7 +109,9 @@ fn newest(view: &View, key: &[u8], above: SequenceNumber) -> Result<SequenceNumb
     for memory in view.memtables().filter(|memory| memory.last_seq() > above) {
         let entry = memory.table.get(key, SequenceNumber::MAX);
         newest = newest.max(entry.map_or(SequenceNumber(0), |entry| entry.seq));
-        newest = newest.max(memory.range_deletes().newest_over(key, SequenceNumber::MAX));
+        if let Some(range_deletes) = memory.range_deletes() {
+            newest = newest.max(range_deletes.newest_over(key, SequenceNumber::MAX));
+        }
     }
     for run in &view.version.runs {
         let Some(handle) = run.table_for(key).filter(|handle| handle.meta().seq_max > above) else {
@@ -126,7 +128,9 @@ fn newest(view: &View, key: &[u8], above: SequenceNumber) -> Result<SequenceNumb
 fn first_newer(view: &View, bounds: &Bounds, above: SequenceNumber) -> Result<Option<Vec<u8>>> {
     let (start, end) = (slice(&bounds.0), slice(&bounds.1));
     for memory in view.memtables().filter(|memory| memory.last_seq() > above) {
-        if let Some(key) = memory.range_deletes().first_within(start, end, above) {
+        let range_deletes = memory.range_deletes();
+        let deleted = range_deletes.as_deref().and_then(|set| set.first_within(start, end, above));
+        if let Some(key) = deleted {
             return Ok(Some(key.to_vec()));
         }
         let found = first_entry(&mut *Arc::clone(&memory.table).cursor(), start, end, above)?;

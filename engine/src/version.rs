@@ -133,6 +133,8 @@ impl Run {
 pub struct Version {
     /// Newest first: level 0 by number descending, then levels ascending.
     pub runs: Vec<Run>,
+    /// Some entry expires.
+    expires: bool,
 }
 
 impl Version {
@@ -155,6 +157,8 @@ impl Version {
             run.tables.sort_by(|a, b| a.meta.key_min.cmp(&b.meta.key_min));
         }
         self.runs.sort_by(|a, b| a.level.cmp(&b.level).then(b.id.cmp(&a.id)));
+        let expires = self.tables().any(|table| table.meta.expires());
+        self.expires = expires;
     }
 
     /// The version without `removed` and with `added`; a table in both moves.
@@ -170,6 +174,11 @@ impl Version {
         version.runs.retain(|run| !run.tables.is_empty());
         version.insert(added);
         version
+    }
+
+    /// True if some entry expires.
+    pub fn expires(&self) -> bool {
+        self.expires
     }
 
     /// Every table.

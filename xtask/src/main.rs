@@ -6,6 +6,7 @@
 mod demo;
 mod setup;
 mod shell;
+mod soak;
 mod suites;
 
 use std::process::ExitCode;
@@ -21,6 +22,9 @@ Commands:
   test                 Run every suite; what this machine lacks is skipped by name
   test --list          Name the suites and what they need
   test --only NAME     Run one suite; may be given more than once
+  soak                 Run the crash suites with new seeds until interrupted, and fill a
+                       database of 5 GiB in a sandbox of 256 MiB
+  soak ROUNDS          The same for so many rounds of ten minutes
   help                 Print this text
 
 What is missing and can be had without rights on the machine is installed first:
@@ -37,6 +41,11 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["demo"] => demo::run_release(),
+        ["soak"] => soak::soak(None),
+        ["soak", rounds] => match rounds.parse() {
+            Ok(rounds) => soak::soak(Some(rounds)),
+            Err(_) => Err(format!("`soak` takes a number of rounds, not {rounds}")),
+        },
         ["test", "--list"] => {
             suites::list();
             Ok(())

@@ -107,7 +107,7 @@ impl Database for Db {
         let keyspace = self.handle(keyspace)?;
         let view = keyspace.inner.view();
         let bounds = (range.start.clone(), range.end.clone());
-        let (operator, moment) = (keyspace.inner.operator.clone(), keyspace.moment(seq));
+        let (operator, moment) = (keyspace.inner.operator.clone(), self.core().moment(&view, seq));
         let rows = RowCursor::new(view, operator, bounds, moment, range.reverse, None)?;
         Ok(Box::new(PageScan { engine: Arc::clone(&self.engine), rows }))
     }

@@ -13,7 +13,7 @@ use crate::key::{Expiry, KeyspaceId, SequenceNumber};
 use crate::keyspace;
 use crate::options::Durability;
 use crate::range_delete::end_of_keys;
-use crate::read::{Moment, Search};
+use crate::read::Search;
 
 /// A keyspace of an open database. Clones are cheap.
 #[derive(Clone)]
@@ -136,12 +136,6 @@ impl Keyspace {
         self.engine.parts.core.options.durability
     }
 
-    /// A read at `snapshot`, or now. Take the view of the keyspace before: what
-    /// is visible then is in it.
-    pub(super) fn moment(&self, snapshot: Option<SequenceNumber>) -> Moment {
-        self.engine.parts.core.moment(snapshot)
-    }
-
     /// # Errors
     /// `InvalidArgument` if the database is closed or the keyspace dropped.
     pub(super) fn check(&self) -> Result<()> {
@@ -152,7 +146,8 @@ impl Keyspace {
     pub(super) fn get_at(&self, key: &[u8], snapshot: Option<SequenceNumber>) -> Result<Option<Bytes>> {
         self.check()?;
         let view = self.inner.view();
-        Search::new(key, self.moment(snapshot)).run(&view, &self.inner.operator)
+        let moment = self.engine.parts.core.moment(&view, snapshot);
+        Search::new(key, moment).run(&view, &self.inner.operator)
     }
 
     pub(super) fn multi_get_at<K: AsRef<[u8]>>(
@@ -162,7 +157,7 @@ impl Keyspace {
     ) -> Result<Vec<Option<Bytes>>> {
         self.check()?;
         let view = self.inner.view();
-        let moment = self.moment(snapshot);
+        let moment = self.engine.parts.core.moment(&view, snapshot);
         let get = |key: K| Search::new(key.as_ref(), moment).run(&view, &self.inner.operator);
         keys.into_iter().map(get).collect()
     }

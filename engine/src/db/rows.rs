@@ -28,9 +28,10 @@ pub struct Rows {
 impl Rows {
     pub(super) fn new(keyspace: Keyspace, bounds: Bounds, snapshot: Option<SequenceNumber>) -> Rows {
         let view = keyspace.inner.view();
+        let moment = keyspace.engine.parts.core.moment(&view, snapshot);
         Rows {
             view,
-            moment: keyspace.moment(snapshot),
+            moment,
             bounds,
             keyspace,
             front: None,

@@ -200,7 +200,8 @@ impl Transaction {
 
     /// A read now, by the clock: what has expired may be gone from the files.
     fn moment(&self) -> Moment {
-        self.engine.parts.core.moment(Some(self.seq))
+        // What the transaction itself has written may expire as well.
+        Moment { seq: self.seq, now_ms: self.engine.parts.core.options.environment.unix_ms() }
     }
 
     fn check(&self) -> Result<()> {
