@@ -147,17 +147,16 @@ impl Budget {
 
 /// The system's clock and the standard library's per-process random keys.
 #[derive(Debug)]
+#[cfg_attr(all(target_family = "wasm", target_os = "unknown"), derive(Default))]
 pub struct SystemEnvironment {
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     start: std::time::Instant,
 }
 
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 impl Default for SystemEnvironment {
     fn default() -> Self {
-        SystemEnvironment {
-            #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-            start: std::time::Instant::now(),
-        }
+        SystemEnvironment { start: std::time::Instant::now() }
     }
 }
 
