@@ -353,10 +353,10 @@ fn the_memory_cap_anywhere_in_a_workload_tears_nothing() {
                 Ok(scan) => scans.extend(scan),
                 Err(error) => break error,
             }
-            if scans.len() >= most || capacity == usize::MAX {
-                if let Err(error) = numbered.step() {
-                    break error;
-                }
+            if (scans.len() >= most || capacity == usize::MAX)
+                && let Err(error) = numbered.step()
+            {
+                break error;
             }
             assert!(scans.len() < 2000, "scans use no memory");
         };
