@@ -14,7 +14,7 @@ use crate::edit::KeyspaceFacts;
 use crate::error::{Error, Result};
 use crate::key::{Entry, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 use crate::memtable::{Memtable, sorted::SortedMemtable};
-use crate::merge_operator::Operator;
+use crate::merge_operator::{Operator, refused};
 use crate::options::KeyspaceOptions;
 use crate::range_delete::RangeDeletes;
 use crate::sync::{read, write};
@@ -93,6 +93,16 @@ impl Keyspace {
         match self.is_dropped() {
             true => Err(Error::invalid(format!("the keyspace {} has been dropped", self.name))),
             false => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// `InvalidArgument` where the merge operator refuses `operand`, or there is
+    /// none.
+    pub fn check_operand(&self, key: &[u8], operand: &[u8]) -> Result<()> {
+        match &self.operator {
+            Some(operator) => operator.check(operand).map_err(|why| refused(key, &why)),
+            None => Err(refused(key, "the keyspace has no merge operator")),
         }
     }
 

@@ -19,7 +19,6 @@ use crate::filename;
 use crate::fold::Folded;
 use crate::key::{Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 use crate::keyspace::{Keyspace, View};
-use crate::merge_operator::refused;
 use crate::options::Durability;
 use crate::read_set::ReadSet;
 use crate::sstable::hash_key;
@@ -308,10 +307,7 @@ fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
             OpKind::Entry(ValueKind::Delete) => {}
             OpKind::Entry(ValueKind::Merge) => {
                 plain = false;
-                let key = &encoded[op.key.clone()];
-                let operator = keyspace.operator.as_ref();
-                let operator = operator.ok_or_else(|| refused(key, "the keyspace has no merge operator"))?;
-                operator.check(&encoded[op.value.clone()]).map_err(|why| refused(key, &why))?;
+                keyspace.check_operand(&encoded[op.key.clone()], &encoded[op.value.clone()])?;
             }
             OpKind::RangeDelete => plain = false,
         }

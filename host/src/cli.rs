@@ -1,9 +1,11 @@
 //! What the command does, subcommand by subcommand.
 
+mod apply;
 mod args;
 mod data;
 mod export;
 mod import;
+mod keyspace;
 mod report;
 mod rows;
 mod scan;
@@ -24,6 +26,8 @@ use args::{Arguments, Command};
 enum Outcome {
     Done,
     NotFound,
+    /// Something is not as the caller expected; nothing was changed.
+    Unexpected(String),
 }
 
 /// Why it does not.
@@ -59,6 +63,10 @@ pub fn run() -> ExitCode {
     match dispatch(&arguments) {
         Ok(Outcome::Done) | Err(Failure::PipeClosed) => ExitCode::SUCCESS,
         Ok(Outcome::NotFound) => ExitCode::from(1),
+        Ok(Outcome::Unexpected(what)) => {
+            eprintln!("{what}");
+            ExitCode::from(1)
+        }
         Err(Failure::Usage(why)) => {
             eprintln!("error: {why}");
             ExitCode::from(2)
@@ -75,11 +83,14 @@ fn dispatch(arguments: &Arguments) -> Result<Outcome> {
     match &arguments.command {
         Command::Put(put) => data::put(&home, put),
         Command::Get(get) => data::get(&home, get),
+        Command::Merge(merge) => data::merge(&home, merge),
         Command::Delete(delete) => data::delete(&home, delete),
+        Command::Apply(apply) => apply::apply(&home, apply),
         Command::Scan(scan) => scan::scan(&home, scan),
         Command::Import(import) => import::import(&home, import),
         Command::Export(export) => export::export(&home, export),
-        Command::Keyspaces => report::keyspaces(&home),
+        Command::Keyspaces => keyspace::list(&home),
+        Command::Keyspace(keyspace) => keyspace::change(&home, keyspace),
         Command::Flush => report::flush(&home),
         Command::Compact => report::compact(&home),
         Command::Verify => report::verify(&home),
@@ -122,7 +133,8 @@ impl Home<'_> {
     fn open_with(&self, create: bool) -> Result<Box<dyn Database>> {
         let Arguments { db, native, .. } = self.arguments;
         if !create && !db.exists() {
-            let what = format!("{} does not exist; put and import create a database", db.display());
+            let what =
+                format!("{} does not exist; put, import and keyspace create make a database", db.display());
             return Err(Failure::Failed(what));
         }
         Ok(duramen_host::open(db, *native, self.options(create))?)

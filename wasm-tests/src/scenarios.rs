@@ -400,6 +400,15 @@ pub fn ranges_merges_and_expiry(place: &dyn Place) {
     };
     assert!(matches!(db.merge(sums, b"n", b"1", Durability::Buffered), Err(Error::InvalidArgument(_))));
     assert!(matches!(db.merge(rows, b"n", b"1", Durability::Buffered), Err(Error::InvalidArgument(_))));
+    // A transaction is told as soon as a commit, and has none of the batch.
+    let mut tx = db.transaction().unwrap();
+    for (keyspace, operand) in [(sums, b"1"), (rows, b"1")] {
+        let mut batch = WriteBatch::new();
+        batch.put(rows, b"x", b"").merge(keyspace, b"n", operand);
+        assert!(matches!(tx.write(batch), Err(Error::InvalidArgument(_))));
+    }
+    assert_eq!(tx.get(rows, b"x").unwrap(), None);
+    tx.commit(Durability::Buffered).unwrap();
     (1..=10).for_each(add);
     db.merge(lists, b"l", b"a", Durability::Buffered).unwrap();
     db.flush().unwrap();

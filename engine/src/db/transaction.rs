@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::database::PageScan;
 use super::{Engine, Keyspace};
 use crate::api::{DatabaseTransaction, Pairs, Savepoint, Scan, ScanRange, pairs};
-use crate::batch::{self, WriteBatch};
+use crate::batch::{self, OpKind, WriteBatch};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::fold::Folded;
@@ -142,7 +142,8 @@ impl Transaction {
     /// so that counters do not conflict.
     ///
     /// # Errors
-    /// As [`Transaction::put`].
+    /// As [`Transaction::put`]; `InvalidArgument` also where the merge operator
+    /// refuses the operand, or there is none.
     pub fn merge(&mut self, keyspace: &Keyspace, key: &[u8], operand: &[u8]) -> Result<()> {
         self.add(|batch| batch.merge(keyspace, key, operand))
     }
@@ -254,6 +255,9 @@ impl Transaction {
         let encoded = Bytes::copy_from_slice(batch.as_encoded());
         for op in batch::decode(&encoded).map_while(Result::ok) {
             let keyspace = core.keyspace(op.keyspace)?;
+            if op.kind == OpKind::Entry(ValueKind::Merge) {
+                keyspace.check_operand(&encoded[op.key.clone()], &encoded[op.value.clone()])?;
+            }
             self.own.apply(&op, &encoded, op.expires_at, &keyspace.operator)?;
         }
         Ok(())

@@ -3,13 +3,19 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use duramen::Durability;
+use duramen::{Durability, KeyspaceOptions};
+
+use super::text;
 
 const EXAMPLES: &str = "\
 Examples:
   duramen --db data put user:42 ada
   duramen --db data get user:42
   duramen --db data scan --prefix user:
+  duramen --db data delete --prefix user:
+  duramen --db data keyspace create hits --merge-operator i64.add
+  duramen --db data merge front-page 1 --int --keyspace hits
+  duramen --db data apply changes.jsonl
   duramen --db data import people.csv --key country,id --keyspace people
   duramen --db data export people.jsonl --keyspace people
   duramen --db data stats
@@ -17,7 +23,76 @@ Examples:
 The engine runs in a sandbox that reaches the directory and nothing else; with
 --native it runs in this process. The files are the same.
 
-Exit codes: 0 found or done, 1 not found, 2 usage, 3 the database or a file refused.";
+Exit codes: 0 found or done, 1 not found or not as expected, 2 usage, 3 the database or
+a file refused.";
+
+const PUT_EXAMPLES: &str = "\
+Examples:
+  duramen --db data put user:42 ada
+  duramen --db data put session:7 '{\"user\":42}' --ttl 30m
+  duramen --db data put portrait --value-file ada.jpg --durability sync
+  duramen --db data put front-page 1000 --int --keyspace hits
+
+Without --ttl the value lives as long as its keyspace says: for ever, unless that was
+created with a time to live.";
+
+const MERGE_EXAMPLES: &str = "\
+Examples:
+  duramen --db data keyspace create hits --merge-operator i64.add
+  duramen --db data merge front-page 1 --int --keyspace hits
+  duramen --db data merge front-page -5 --int --keyspace hits
+  duramen --db data get front-page --int --keyspace hits
+  duramen --db data keyspace create log --merge-operator append
+  duramen --db data merge today 'a line;' --keyspace log
+
+The operand is folded into the value by the merge operator that the keyspace was
+created with, without reading the value first. i64.add, i64.min and i64.max need --int.";
+
+const DELETE_EXAMPLES: &str = "\
+Examples:
+  duramen --db data delete user:42
+  duramen --db data delete --prefix user:
+  duramen --db data delete --start a --end c
+  duramen --db data delete --prefix ''                  # every key of the keyspace
+
+A prefix or a range is deleted at once, by one commit that costs as much as one put,
+however many keys there are; nothing is asked.";
+
+const KEYSPACE_EXAMPLES: &str = "\
+Examples:
+  duramen --db data keyspace create users
+  duramen --db data keyspace create hits --merge-operator i64.add
+  duramen --db data keyspace create sessions --ttl 30d
+  duramen --db data keyspace create sessions --ttl never
+  duramen --db data keyspace drop sessions
+  duramen --db data keyspaces                           # lists them";
+
+const CREATE_NOTES: &str = "\
+A keyspace that exists takes on another time to live, which is that of entries written
+from then on, and refuses another merge operator.";
+
+const APPLY_EXAMPLES: &str = "\
+Examples:
+  duramen --db data apply changes.jsonl
+  duramen --db data apply changes.jsonl --keyspace accounts --durability sync
+  generate-changes | duramen --db data apply -
+
+Each line is a JSON object, one operation:
+  {\"op\":\"put\",\"key\":\"ada\",\"value\":\"36\"}
+  {\"op\":\"put\",\"key_hex\":\"00ff\",\"value_hex\":\"cafe\",\"keyspace\":\"blobs\"}
+  {\"op\":\"delete\",\"key\":\"grace\"}
+  {\"op\":\"merge\",\"key\":\"front-page\",\"int\":1,\"keyspace\":\"hits\"}
+  {\"op\":\"delete_range\",\"start\":\"a\",\"end\":\"c\"}
+  {\"op\":\"expect\",\"key\":\"ada\",\"value\":\"35\"}
+  {\"op\":\"expect\",\"key\":\"alan\",\"absent\":true}
+
+Keys and bounds are given as key, start and end, or in hexadecimal digits as key_hex,
+start_hex and end_hex; values as value, value_hex, or int for an integer of 8 bytes. A
+line without keyspace is for that of --keyspace; keyspaces must exist.
+
+The whole file is one transaction: all of it is committed at once, or nothing. A line
+that expects something is looked up in it, with what the lines before have written; if
+it finds something else, nothing is changed and the exit code is 1.";
 
 const IMPORT_EXAMPLES: &str = "\
 Examples:
@@ -36,7 +111,8 @@ const SCAN_EXAMPLES: &str = "\
 Examples:
   duramen --db data scan --prefix user: --limit 10
   duramen --db data scan --start a --end b --reverse --format jsonl
-  duramen --db data scan --prefix user: --count";
+  duramen --db data scan --prefix user: --count
+  duramen --db data scan --int --keyspace hits";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -64,11 +140,19 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Store a value under a key
+    #[command(after_help = PUT_EXAMPLES)]
     Put(Put),
     /// Print the value of a key
     Get(Get),
-    /// Remove a key
+    /// Fold an operand into the value of a key
+    #[command(after_help = MERGE_EXAMPLES)]
+    Merge(Merge),
+    /// Remove a key, or all keys of a prefix or a range
+    #[command(after_help = DELETE_EXAMPLES)]
     Delete(Delete),
+    /// Commit the operations of a file, all of them or none
+    #[command(after_help = APPLY_EXAMPLES)]
+    Apply(Apply),
     /// List pairs in the order of their keys
     #[command(after_help = SCAN_EXAMPLES)]
     Scan(Scan),
@@ -80,6 +164,9 @@ pub enum Command {
     Export(Export),
     /// List the keyspaces
     Keyspaces,
+    /// Create or drop a keyspace
+    #[command(subcommand, after_help = KEYSPACE_EXAMPLES)]
+    Keyspace(Keyspace),
     /// Write memtables to SSTables
     Flush,
     /// Merge each keyspace into one sorted run
@@ -125,13 +212,20 @@ pub struct Put {
     pub key: String,
     /// The value
     #[arg(required_unless_present = "value_file", conflicts_with = "value_file")]
+    #[arg(allow_negative_numbers = true)]
     pub value: Option<String>,
     /// Take the value from a file, or from standard input with -
     #[arg(long, value_name = "FILE")]
     pub value_file: Option<PathBuf>,
+    /// How long it is there: 90s, 15m, 12h or 30d
+    #[arg(long, value_name = "TIME", value_parser = text::parse_ttl)]
+    pub ttl: Option<u64>,
     /// Key and value are given as hexadecimal digits
     #[arg(long)]
     pub hex: bool,
+    /// The value is given as an integer, and stored in 8 bytes
+    #[arg(long, conflicts_with = "value_file")]
+    pub int: bool,
     /// What the commit survives
     #[arg(long, value_enum, default_value = "buffered")]
     pub durability: Survives,
@@ -146,6 +240,29 @@ pub struct Get {
     /// The key is given, and the value printed, as hexadecimal digits
     #[arg(long)]
     pub hex: bool,
+    /// The value is printed as the integer that its 8 bytes are
+    #[arg(long)]
+    pub int: bool,
+    #[command(flatten)]
+    pub keyspace: InKeyspace,
+}
+
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// The key
+    pub key: String,
+    /// The operand
+    #[arg(allow_negative_numbers = true)]
+    pub operand: String,
+    /// Key and operand are given as hexadecimal digits
+    #[arg(long)]
+    pub hex: bool,
+    /// The operand is given as an integer, as i64.add, i64.min and i64.max need
+    #[arg(long)]
+    pub int: bool,
+    /// What the commit survives
+    #[arg(long, value_enum, default_value = "buffered")]
+    pub durability: Survives,
     #[command(flatten)]
     pub keyspace: InKeyspace,
 }
@@ -153,8 +270,19 @@ pub struct Get {
 #[derive(Debug, Args)]
 pub struct Delete {
     /// The key
-    pub key: String,
-    /// The key is given as hexadecimal digits
+    #[arg(required_unless_present_any = ["prefix", "start", "end"])]
+    #[arg(conflicts_with_all = ["prefix", "start", "end"])]
+    pub key: Option<String>,
+    /// All keys that start with this
+    #[arg(long, conflicts_with_all = ["start", "end"])]
+    pub prefix: Option<String>,
+    /// All keys from this one on
+    #[arg(long, requires = "end", value_name = "KEY")]
+    pub start: Option<String>,
+    /// All keys below this one
+    #[arg(long, requires = "start", value_name = "KEY")]
+    pub end: Option<String>,
+    /// Keys and prefix are given as hexadecimal digits
     #[arg(long)]
     pub hex: bool,
     /// What the commit survives
@@ -162,6 +290,50 @@ pub struct Delete {
     pub durability: Survives,
     #[command(flatten)]
     pub keyspace: InKeyspace,
+}
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// A .jsonl file, or - for standard input
+    pub file: PathBuf,
+    /// No summary
+    #[arg(long)]
+    pub quiet: bool,
+    /// What the commit survives
+    #[arg(long, value_enum, default_value = "buffered")]
+    pub durability: Survives,
+    #[command(flatten)]
+    pub keyspace: InKeyspace,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Keyspace {
+    /// Create a keyspace, or give one another time to live
+    #[command(after_help = CREATE_NOTES)]
+    Create(Create),
+    /// Drop a keyspace and everything in it
+    Drop {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Its name
+    pub name: String,
+    /// How values take in operands: i64.add, i64.min, i64.max or append
+    #[arg(long, value_name = "OPERATOR")]
+    pub merge_operator: Option<String>,
+    /// How long entries live that say nothing else: 90s, 15m, 12h, 30d or never
+    #[arg(long, value_name = "TIME", value_parser = text::parse_ttl_or_never)]
+    pub ttl: Option<u64>,
+}
+
+impl From<&Create> for KeyspaceOptions {
+    fn from(create: &Create) -> KeyspaceOptions {
+        KeyspaceOptions { merge_operator: create.merge_operator.clone(), ttl_ms: create.ttl }
+    }
 }
 
 /// How pairs are printed.
@@ -200,6 +372,9 @@ pub struct Scan {
     /// Print only how many pairs there are
     #[arg(long, conflicts_with = "format")]
     pub count: bool,
+    /// Values of 8 bytes are printed as the integers that they are
+    #[arg(long)]
+    pub int: bool,
     /// How pairs are printed
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,

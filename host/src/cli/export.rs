@@ -100,7 +100,7 @@ fn write_text(out: impl Write, format: FileFormat, hex: bool, rows: Pairs<'_>) -
         }
     } else {
         let format = if format == FileFormat::Csv { Format::Csv } else { Format::Jsonl };
-        let mut printer = Printer::new(&mut out, format)?;
+        let mut printer = Printer::new(&mut out, format, false)?;
         for row in rows {
             let (key, value) = row?;
             printer.pair(&key, &value)?;

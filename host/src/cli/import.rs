@@ -35,6 +35,10 @@ pub fn import(home: &Home<'_>, import: &Import) -> Result<Outcome> {
             Err(failure) => break Err(failure),
         }
         let pair = pair(import, &row).and_then(|(key, value)| {
+            // A dump may hold the empty key; columns that are all empty are a mistake.
+            if key.is_empty() && !import.key.is_empty() {
+                return Err("the key is empty".into());
+            }
             check_sizes(&key, &value, value_bytes_max)?;
             Ok((key, value))
         });
@@ -115,9 +119,6 @@ fn check_columns(import: &Import, columns: &[String]) -> Result<()> {
 }
 
 fn check_sizes(key: &[u8], value: &[u8], value_bytes_max: usize) -> Result<(), String> {
-    if key.is_empty() {
-        return Err("the key is empty".into());
-    }
     if key.len() > KEY_BYTES_MAX {
         return Err(format!("key of {} bytes is over the limit of {KEY_BYTES_MAX} bytes", key.len()));
     }
@@ -138,12 +139,15 @@ fn pair(import: &Import, row: &Row) -> Result<(Vec<u8>, Vec<u8>), String> {
             Some(name) => content(column(row, name)?)?,
             None => plain_or_hex(row, "value")?,
         };
+        if row.columns.iter().any(|(name, cell)| name == "key" && *cell == Cell::Null) {
+            return Err("key is null".into());
+        }
         return Ok((plain_or_hex(row, "key")?, value));
     }
     let mut key = Vec::new();
     for (index, name) in import.key.iter().enumerate() {
         let cell = column(row, name)?;
-        if *cell == Cell::Null {
+        if matches!(cell, Cell::Null | Cell::Empty) {
             return Err(format!("column {name} of the key is null"));
         }
         if index > 0 {
@@ -165,7 +169,7 @@ fn column<'r>(row: &'r Row, name: &str) -> Result<&'r Cell, String> {
 /// A cell as the bytes of a key or a value.
 fn content(cell: &Cell) -> Result<Vec<u8>, String> {
     Ok(match cell {
-        Cell::Null => Vec::new(),
+        Cell::Null | Cell::Empty => Vec::new(),
         Cell::Text(text) | Cell::Literal(text) => text.clone().into_bytes(),
         Cell::Bytes(bytes) => bytes.clone(),
         Cell::Nested(value) => value.to_string().into_bytes(),
@@ -179,7 +183,7 @@ fn plain_or_hex(row: &Row, name: &str) -> Result<Vec<u8>, String> {
         Some((_, Cell::Text(digits) | Cell::Literal(digits))) => {
             text::from_hex(digits).ok_or_else(|| format!("{hex} is not an even number of hexadecimal digits"))
         }
-        Some((_, Cell::Null)) => Ok(Vec::new()),
+        Some((_, Cell::Null | Cell::Empty)) => Ok(Vec::new()),
         _ => content(column(row, name)?),
     }
 }
@@ -192,7 +196,7 @@ fn object(row: &Row, key: &[String]) -> Vec<u8> {
         json.push_str(&quoted(name));
         json.push(':');
         match cell {
-            Cell::Null => json.push_str("null"),
+            Cell::Null | Cell::Empty => json.push_str("null"),
             Cell::Literal(text) => json.push_str(text),
             Cell::Text(text) => json.push_str(&quoted(text)),
             Cell::Nested(value) => json.push_str(&value.to_string()),

@@ -1,4 +1,4 @@
-//! keyspaces, flush, compact, verify and stats.
+//! flush, compact, verify and stats.
 
 use duramen::Stats;
 use duramen::stats::KeyspaceStats;
@@ -9,15 +9,6 @@ use super::{Failure, Home, Outcome, Result, with_spinner};
 
 /// Columns of the longest bar.
 const BAR_COLUMNS: u64 = 36;
-
-pub fn keyspaces(home: &Home<'_>) -> Result<Outcome> {
-    let db = home.open()?;
-    for (name, _) in db.keyspaces()? {
-        println!("{name}");
-    }
-    db.close()?;
-    Ok(Outcome::Done)
-}
 
 pub fn flush(home: &Home<'_>) -> Result<Outcome> {
     let db = home.open()?;
@@ -124,7 +115,7 @@ fn keyspace_picture(keyspace: &KeyspaceStats, longest: u64) -> String {
     for run in &keyspace.runs {
         let files = if run.files == 1 { "file " } else { "files" };
         let rest = format!(
-            "{} {files}  {} entries, {} of them tombstones",
+            "{} {files}  {} entries, {} tombstones",
             run.files,
             grouped(run.entries),
             grouped(run.tombstones)

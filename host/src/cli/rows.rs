@@ -10,7 +10,7 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::DataType;
 use indicatif::{ProgressBar, ProgressBarIter};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Failure, Result, bar};
 
@@ -24,6 +24,8 @@ const PARQUET_ROWS: usize = 1024;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
     Null,
+    /// Nothing between the commas of CSV.
+    Empty,
     Text(String),
     /// A number or a truth value, as JSON writes it.
     Literal(String),
@@ -49,7 +51,7 @@ pub struct Rows {
 
 enum Source {
     Csv { reader: csv::Reader<ProgressBarIter<File>>, names: Vec<String>, record: csv::StringRecord },
-    Lines { reader: BufReader<ProgressBarIter<File>>, number: u64, line: Vec<u8> },
+    Lines(Lines<BufReader<ProgressBarIter<File>>>),
     Parquet { reader: ParquetRecordBatchReader, batch: Option<RecordBatch>, at: usize, number: u64 },
 }
 
@@ -75,7 +77,7 @@ impl Rows {
             "jsonl" | "ndjson" => {
                 let progress = bar(length, of_bytes, quiet);
                 let reader = BufReader::new(progress.wrap_read(file));
-                (Source::Lines { reader, number: 0, line: Vec::new() }, progress)
+                (Source::Lines(Lines::new(name.clone(), reader)), progress)
             }
             "parquet" => {
                 let refused = |error| Failure::Failed(format!("{name}: {error}"));
@@ -97,7 +99,7 @@ impl Rows {
     pub fn columns(&self) -> Option<Vec<String>> {
         match &self.source {
             Source::Csv { names, .. } => Some(names.clone()),
-            Source::Lines { .. } => None,
+            Source::Lines(_) => None,
             Source::Parquet { reader, .. } => {
                 let schema = arrow_array::RecordBatchReader::schema(reader);
                 Some(schema.fields().iter().map(|field| field.name().clone()).collect())
@@ -123,7 +125,14 @@ impl Rows {
                 }
                 more
             }
-            Source::Lines { reader, number, line } => next_line(&self.file, reader, number, line, row)?,
+            Source::Lines(lines) => match lines.next()? {
+                Some(object) => {
+                    row.place = format!("line {}", lines.number());
+                    row.columns.extend(object.into_iter().map(|(name, value)| (name, json_cell(value))));
+                    true
+                }
+                None => false,
+            },
             Source::Parquet { reader, batch, at, number } => {
                 while batch.as_ref().is_none_or(|batch| *at == batch.num_rows()) {
                     let next = reader.next().transpose();
@@ -172,7 +181,7 @@ fn csv_failure(file: &str, error: &csv::Error) -> Failure {
 
 fn csv_cell(text: &str) -> Cell {
     if text.is_empty() {
-        Cell::Null
+        Cell::Empty
     } else if is_json_number(text) {
         Cell::Literal(text.to_owned())
     } else {
@@ -201,34 +210,52 @@ fn is_json_number(text: &str) -> bool {
     rest.is_empty()
 }
 
-fn next_line(
-    file: &str,
-    reader: &mut impl BufRead,
-    number: &mut u64,
-    line: &mut Vec<u8>,
-    row: &mut Row,
-) -> Result<bool> {
-    loop {
-        line.clear();
-        *number += 1;
-        let refuse = |what: &dyn std::fmt::Display| Failure::Failed(format!("{file}, line {number}: {what}"));
-        if reader.take(LINE_BYTES_MAX + 1).read_until(b'\n', line)? == 0 {
-            return Ok(false);
+/// Objects of a file of JSON lines, empty lines left out.
+pub struct Lines<R> {
+    file: String,
+    reader: R,
+    number: u64,
+    line: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Reads from `reader`; `file` is its name in messages.
+    pub fn new(file: String, reader: R) -> Self {
+        Lines { file, reader, number: 0, line: Vec::new() }
+    }
+
+    /// A failure at the line last read.
+    pub fn failure(&self, what: impl std::fmt::Display) -> Failure {
+        Failure::Failed(format!("{}, line {}: {what}", self.file, self.number))
+    }
+
+    /// Number of the line last read, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The next object; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<Map<String, Value>>> {
+        loop {
+            self.line.clear();
+            self.number += 1;
+            let mut limited = (&mut self.reader).take(LINE_BYTES_MAX + 1);
+            let read = limited.read_until(b'\n', &mut self.line);
+            if read.map_err(|error| Failure::Failed(format!("{}: {error}", self.file)))? == 0 {
+                return Ok(None);
+            }
+            if self.line.len() as u64 > LINE_BYTES_MAX {
+                return Err(self.failure(format!("a line of more than {LINE_BYTES_MAX} bytes")));
+            }
+            if self.line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            return match serde_json::from_slice(&self.line) {
+                Ok(Value::Object(object)) => Ok(Some(object)),
+                Ok(_) => Err(self.failure("a JSON object is needed")),
+                Err(error) => Err(self.failure(error)),
+            };
         }
-        if line.len() as u64 > LINE_BYTES_MAX {
-            return Err(refuse(&format!("a line of more than {LINE_BYTES_MAX} bytes")));
-        }
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let object = match serde_json::from_slice(line) {
-            Ok(Value::Object(object)) => object,
-            Ok(_) => return Err(refuse(&"a JSON object is needed")),
-            Err(error) => return Err(refuse(&error)),
-        };
-        row.place = format!("line {number}");
-        row.columns.extend(object.into_iter().map(|(name, value)| (name, json_cell(value))));
-        return Ok(true);
     }
 }
 

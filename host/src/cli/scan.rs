@@ -11,6 +11,11 @@ use super::{Failure, Home, Outcome, Result, find, text};
 
 pub fn scan(home: &Home<'_>, scan: &Scan) -> Result<Outcome> {
     let range = range(scan)?;
+    if scan.int && scan.format == Format::Hex {
+        return Err(Failure::Usage(
+            "--int and --format hex are two ways to print a value; choose one".into(),
+        ));
+    }
     let db = home.open()?;
     let keyspace = find(&*db, &scan.keyspace.keyspace)?;
     let rows = pairs(db.scan(keyspace, &range, None)?);
@@ -24,7 +29,7 @@ pub fn scan(home: &Home<'_>, scan: &Scan) -> Result<Outcome> {
         }
         writeln!(out, "{count}")?;
     } else {
-        let mut printer = Printer::new(&mut out, scan.format)?;
+        let mut printer = Printer::new(&mut out, scan.format, scan.int)?;
         for row in rows {
             let (key, value) = row?;
             printer.pair(&key, &value)?;
@@ -58,24 +63,32 @@ fn bound(text: Option<&str>, hex: bool, kind: fn(Vec<u8>) -> Bound<Vec<u8>>) -> 
 pub struct Printer<W: Write> {
     out: W,
     format: Format,
+    /// Values of 8 bytes are printed as integers.
+    int: bool,
     line: Vec<u8>,
 }
 
 impl<W: Write> Printer<W> {
     /// Begins with the header, if the format has one.
-    pub fn new(mut out: W, format: Format) -> Result<Self> {
+    pub fn new(mut out: W, format: Format, int: bool) -> Result<Self> {
         if format == Format::Csv {
             writeln!(out, "key,value")?;
         }
-        Ok(Printer { out, format, line: Vec::new() })
+        Ok(Printer { out, format, int, line: Vec::new() })
     }
 
     pub fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let int = text::int(value).filter(|_| self.int);
+        let digits = int.map(|int| int.to_string());
         match self.format {
-            Format::Text => writeln!(self.out, "{}\t{}", text::printable(key), text::printable(value))?,
-            Format::Jsonl => writeln!(self.out, "{}", text::json_line(key, value))?,
+            Format::Text => {
+                let value = digits.unwrap_or_else(|| text::printable(value));
+                writeln!(self.out, "{}\t{value}", text::printable(key))?;
+            }
+            Format::Jsonl => writeln!(self.out, "{}", text::json_line(key, value, int))?,
             Format::Hex => writeln!(self.out, "{}\t{}", text::to_hex(key), text::to_hex(value))?,
             Format::Csv => {
+                let value = digits.as_ref().map_or(value, String::as_bytes);
                 if std::str::from_utf8(key).is_err() || std::str::from_utf8(value).is_err() {
                     let what = format!(
                         "key {} or its value is not UTF-8, which CSV cannot hold; use jsonl, or hexadecimal digits",

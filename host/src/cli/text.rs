@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use super::{Failure, Result};
 
+/// Longest time to live, in milliseconds: a thousand years. Longer is a mistake.
+const TTL_MS_MAX: u64 = 1000 * 366 * 86_400_000;
+
 /// Hexadecimal digits.
 pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
@@ -32,6 +35,36 @@ pub fn argument(text: &str, hex: bool) -> Result<Vec<u8>> {
         .ok_or_else(|| Failure::Usage(format!("{text:?} is not an even number of hexadecimal digits")))
 }
 
+/// A value from the command line: text, hexadecimal digits, or an integer.
+pub fn value(text: &str, hex: bool, int: bool) -> Result<Vec<u8>> {
+    if !int {
+        return argument(text, hex);
+    }
+    let number: i64 =
+        text.parse().map_err(|_| Failure::Usage(format!("{text:?} is not an integer of 64 bits")))?;
+    Ok(number.to_le_bytes().to_vec())
+}
+
+/// The integer that a value of 8 bytes is, least significant byte first.
+pub fn int(value: &[u8]) -> Option<i64> {
+    value.try_into().ok().map(i64::from_le_bytes)
+}
+
+/// The milliseconds of `90s`, `15m`, `12h` or `30d`.
+pub fn parse_ttl(text: &str) -> Result<u64, String> {
+    let units = [('s', 1000), ('m', 60_000), ('h', 3_600_000), ('d', 86_400_000)];
+    let parsed = units.iter().find_map(|(unit, ms)| {
+        let number: u64 = text.strip_suffix(*unit)?.parse().ok()?;
+        number.checked_mul(*ms).filter(|ms| (1..=TTL_MS_MAX).contains(ms))
+    });
+    parsed.ok_or_else(|| "a time is a number and s, m, h or d: 90s, 15m, 12h, 30d".to_owned())
+}
+
+/// The same, or `never` as 0.
+pub fn parse_ttl_or_never(text: &str) -> Result<u64, String> {
+    if text == "never" { Ok(0) } else { parse_ttl(text) }
+}
+
 /// Printable text as it is, everything else as 0x and hexadecimal digits.
 pub fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
@@ -40,13 +73,14 @@ pub fn printable(bytes: &[u8]) -> String {
     }
 }
 
-/// A pair as a JSON line.
-pub fn json_line(key: &[u8], value: &[u8]) -> String {
+/// A pair as a JSON line; the value may be given as an integer.
+pub fn json_line(key: &[u8], value: &[u8], int: Option<i64>) -> String {
     let mut object = Map::new();
     for (name, bytes) in [("key", key), ("value", value)] {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => object.insert(name.to_owned(), Value::from(text)),
-            Err(_) => object.insert(format!("{name}_hex"), Value::from(to_hex(bytes))),
+        match (int.filter(|_| name == "value"), std::str::from_utf8(bytes)) {
+            (Some(int), _) => object.insert("int".to_owned(), Value::from(int)),
+            (None, Ok(text)) => object.insert(name.to_owned(), Value::from(text)),
+            (None, Err(_)) => object.insert(format!("{name}_hex"), Value::from(to_hex(bytes))),
         };
     }
     Value::Object(object).to_string()
@@ -67,8 +101,22 @@ mod tests {
     }
 
     #[test]
+    fn times_to_live_have_units() {
+        let times = [("90s", 90_000), ("15m", 900_000), ("12h", 43_200_000), ("30d", 2_592_000_000)];
+        for (text, ms) in times {
+            assert_eq!(parse_ttl(text), Ok(ms));
+        }
+        for text in
+            ["", "s", "90", "0s", "-1s", "1.5h", "1w", "1 h", "99999999999999999999d", "400000d", "never"]
+        {
+            assert!(parse_ttl(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_ttl_or_never("never"), Ok(0));
+    }
+
+    #[test]
     fn lines_say_what_is_hex() {
-        assert_eq!(json_line(b"a\"b", b"\xff\x00"), r#"{"key":"a\"b","value_hex":"ff00"}"#);
+        assert_eq!(json_line(b"a\"b", b"\xff\x00", None), r#"{"key":"a\"b","value_hex":"ff00"}"#);
         assert_eq!(printable(b"a\tb"), "0x610962");
         assert_eq!(printable("ü".as_bytes()), "ü");
     }

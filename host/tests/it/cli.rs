@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -104,7 +106,11 @@ fn what_was_put_is_got_until_it_is_deleted() {
 #[test]
 fn wrong_command_lines_and_missing_databases_are_told_apart() {
     on_both(|cli| {
-        cli.run(&["get", "k"]).fails(REFUSED, &["does not exist", "put and import create"]);
+        cli.run(&["get", "k"]).fails(REFUSED, &["does not exist", "put, import and keyspace create"]);
+        cli.run(&["merge", "k", "1"]).fails(REFUSED, &["does not exist"]);
+        cli.run(&["delete", "--prefix", "k"]).fails(REFUSED, &["does not exist"]);
+        cli.run_with(&["apply", "-"], b"{\"op\":\"delete\",\"key\":\"k\"}")
+            .fails(REFUSED, &["does not exist"]);
         assert!(!cli.db().exists(), "a read creates nothing");
         cli.run(&["fetch", "k"]).fails(USAGE, &["fetch"]);
         cli.run(&["put", "0g", "00", "--hex"]).fails(USAGE, &["0g", "hexadecimal"]);
@@ -116,9 +122,273 @@ fn wrong_command_lines_and_missing_databases_are_told_apart() {
 
 #[test]
 fn help_has_examples() {
-    let help = Command::new(env!("CARGO_BIN_EXE_duramen")).arg("--help").output().unwrap();
-    let text = Run::of(help).text();
-    assert!(text.contains("Examples:") && text.contains("Exit codes"), "{text}");
+    let help = |arguments: &[&str]| {
+        let help = Command::new(env!("CARGO_BIN_EXE_duramen")).args(arguments).arg("--help").output();
+        let text = Run::of(help.unwrap()).text();
+        assert!(text.contains("Examples:"), "{arguments:?}: {text}");
+        text
+    };
+    assert!(help(&[]).contains("Exit codes"));
+    for command in ["put", "merge", "delete", "keyspace", "apply", "scan", "import", "export"] {
+        assert!(help(&[command]).contains(&format!("duramen --db data {command}")), "{command}");
+    }
+}
+
+#[test]
+fn what_is_put_for_a_time_is_gone_after_it() {
+    on_both(|cli| {
+        cli.run(&["put", "brief", "v", "--ttl", "2s"]).text();
+        let written = Instant::now();
+        cli.run(&["put", "long", "v", "--ttl", "30d"]).text();
+        cli.run(&["put", "ever", "v"]).text();
+        if written.elapsed() < Duration::from_secs(1) {
+            assert_eq!(cli.run(&["get", "brief"]).text(), "v");
+        }
+        thread::sleep(Duration::from_millis(2100).saturating_sub(written.elapsed()));
+        cli.run(&["get", "brief"]).fails(NOT_FOUND, &[]);
+        assert_eq!(cli.run(&["scan"]).text(), "ever\tv\nlong\tv\n");
+        for time in ["2", "0s", "1w", "-1s", "never"] {
+            let ttl = format!("--ttl={time}");
+            cli.run(&["put", "k", "v", &ttl]).fails(USAGE, &["90s, 15m, 12h, 30d"]);
+        }
+        cli.run(&["get", "k"]).fails(NOT_FOUND, &[]);
+
+        // A keyspace's own time to live, until it has another one.
+        cli.run(&["keyspace", "create", "sessions", "--ttl", "1s"]).text();
+        cli.run(&["put", "brief", "v", "--keyspace", "sessions"]).text();
+        let written = Instant::now();
+        cli.run(&["put", "long", "v", "--keyspace", "sessions", "--ttl", "1h"]).text();
+        cli.run(&["keyspace", "create", "sessions", "--ttl", "never"]).text();
+        cli.run(&["put", "ever", "v", "--keyspace", "sessions"]).text();
+        thread::sleep(Duration::from_millis(1100).saturating_sub(written.elapsed()));
+        assert_eq!(cli.run(&["scan", "--keyspace", "sessions"]).text(), "ever\tv\nlong\tv\n");
+    });
+}
+
+#[test]
+fn keyspaces_are_created_and_dropped() {
+    on_both(|cli| {
+        // A new database, too.
+        assert!(
+            cli.run(&["keyspace", "create", "hits", "--merge-operator", "i64.add"]).text().contains("hits")
+        );
+        assert!(cli.run(&["keyspace", "create", "hits"]).text().contains("already"));
+        cli.run(&["keyspace", "create", "hits", "--merge-operator", "append"])
+            .fails(REFUSED, &["i64.add", "cannot be changed"]);
+        cli.run(&["keyspace", "create", "x", "--merge-operator", "i64.mul"])
+            .fails(REFUSED, &["i64.mul", "i64.add, i64.min, i64.max, append"]);
+        cli.run(&["keyspace", "create", "x", "--ttl", "soon"]).fails(USAGE, &["soon"]);
+        cli.run(&["put", "k", "v"]).text();
+        assert_eq!(cli.run(&["keyspaces"]).text(), "hits\ndefault\n");
+        assert!(cli.run(&["keyspace", "drop", "default"]).text().contains("dropped"));
+        cli.run(&["keyspace", "drop", "default"]).fails(NOT_FOUND, &["no keyspace default"]);
+        assert_eq!(cli.run(&["keyspaces"]).text(), "hits\n");
+        cli.run(&["get", "k"]).fails(REFUSED, &["no keyspace default"]);
+        cli.run(&["keyspace", "create", "default"]).text();
+        cli.run(&["get", "k"]).fails(NOT_FOUND, &[]);
+    });
+}
+
+#[test]
+fn operands_are_merged_and_integers_printed() {
+    on_both(|cli| {
+        cli.run(&["keyspace", "create", "hits", "--merge-operator", "i64.add"]).text();
+        let hits = ["--keyspace", "hits"];
+        let run = |arguments: &[&str]| cli.run(&[arguments, &hits].concat());
+        for operand in ["40", "7", "-5"] {
+            run(&["merge", "n", operand, "--int"]).text();
+        }
+        assert_eq!(run(&["get", "n", "--int"]).text(), "42\n");
+        run(&["put", "m", "-1", "--int"]).text();
+        run(&["merge", "00", "0200000000000000", "--hex"]).text();
+        assert_eq!(run(&["get", "m", "--int"]).text(), "-1\n");
+        assert_eq!(run(&["get", "00", "--hex", "--int"]).text(), "2\n");
+        run(&["put", "text", "three"]).text();
+        assert_eq!(run(&["scan", "--int"]).text(), "0x00\t2\nm\t-1\nn\t42\ntext\tthree\n");
+        assert_eq!(
+            run(&["scan", "--int", "--prefix", "n", "--format", "jsonl"]).text(),
+            "{\"key\":\"n\",\"int\":42}\n"
+        );
+        assert_eq!(run(&["scan", "--int", "--prefix", "n", "--format", "csv"]).text(), "key,value\nn,42\n");
+        assert_eq!(run(&["scan", "--prefix", "n"]).text(), "n\t0x2a00000000000000\n");
+
+        run(&["merge", "n", "1"]).fails(REFUSED, &["\"n\"", "not a 64-bit integer"]);
+        run(&["merge", "n", "1.5", "--int"]).fails(USAGE, &["1.5", "integer"]);
+        run(&["merge", "n", "9223372036854775808", "--int"]).fails(USAGE, &["integer"]);
+        run(&["get", "text", "--int"]).fails(REFUSED, &["5 bytes", "8"]);
+        run(&["scan", "--int", "--format", "hex"]).fails(USAGE, &["--int"]);
+        assert_eq!(run(&["get", "n", "--int"]).text(), "42\n");
+
+        cli.run(&["keyspace", "create", "log", "--merge-operator", "append"]).text();
+        cli.run(&["merge", "today", "a;", "--keyspace", "log"]).text();
+        cli.run(&["merge", "today", "b;", "--keyspace", "log"]).text();
+        assert_eq!(cli.run(&["get", "today", "--keyspace", "log"]).text(), "a;b;");
+        cli.run(&["put", "k", "v"]).text();
+        cli.run(&["merge", "k", "v"]).fails(REFUSED, &["\"k\"", "no merge operator"]);
+        cli.run(&["merge", "k", "v", "--keyspace", "nowhere"]).fails(REFUSED, &["no keyspace nowhere"]);
+    });
+}
+
+#[test]
+fn ranges_are_deleted_at_once() {
+    on_both(|cli| {
+        let fill = || {
+            let lines: String = ["a", "b", "ba", "bb", "c", "d"]
+                .map(|key| format!("{{\"op\":\"put\",\"key\":\"{key}\",\"value\":\"1\"}}\n"))
+                .concat();
+            cli.run(&["keyspace", "create", "default"]).text();
+            cli.run_with(&["apply", "-"], lines.as_bytes()).text();
+        };
+        let keys = || cli.run(&["scan"]).text().replace("\t1\n", " ");
+        fill();
+        let said = cli.run(&["delete", "--prefix", "b"]).text();
+        assert_eq!(said, "deleted from keyspace default: all keys that start with b\n");
+        assert_eq!(keys(), "a c d ");
+        fill();
+        let said = cli.run(&["delete", "--start", "b", "--end", "c"]).text();
+        assert_eq!(said, "deleted from keyspace default: all keys from b on and below c\n");
+        assert_eq!(keys(), "a c d ");
+        let commits = |cli: &Cli| -> serde_json::Value {
+            serde_json::from_str(&cli.run(&["stats", "--json"]).text()).unwrap()
+        };
+        fill();
+        let before = commits(cli)["last_sequence"].as_u64().unwrap();
+        cli.run(&["delete", "--hex", "--start", "6261", "--end", "64"]).text();
+        assert_eq!(commits(cli)["last_sequence"], before + 1, "one commit");
+        assert_eq!(keys(), "a b d ");
+        for wrong in [
+            &["delete"][..],
+            &["delete", "--start", "a"],
+            &["delete", "--end", "a"],
+            &["delete", "a", "--prefix", "a"],
+            &["delete", "--prefix", "a", "--start", "a", "--end", "b"],
+            &["delete", "--start", "b", "--end", "a"],
+        ] {
+            cli.run(wrong).fails(USAGE, &[]);
+        }
+        assert_eq!(keys(), "a b d ");
+        // It hides what is older, in SSTables as well, and nothing newer.
+        cli.run(&["flush"]).text();
+        cli.run(&["delete", "--prefix", ""]).text();
+        cli.run(&["put", "b", "1"]).text();
+        cli.run(&["flush"]).text();
+        assert_eq!(keys(), "b ");
+        assert!(cli.run(&["stats"]).text().contains("1 entries, 1 tombstones"));
+        cli.run(&["compact"]).text();
+        assert_eq!(keys(), "b ");
+    });
+}
+
+#[test]
+fn a_file_of_operations_is_all_or_nothing() {
+    on_both(|cli| {
+        cli.run(&["put", "old", "1"]).text();
+        cli.run(&["keyspace", "create", "hits", "--merge-operator", "i64.add"]).text();
+        let changes = cli.file(
+            "changes.jsonl",
+            "{\"op\":\"put\",\"key\":\"ada\",\"value\":\"36\"}\n\
+             {\"op\":\"put\",\"key_hex\":\"00ff\",\"value_hex\":\"cafe\"}\n\n\
+             {\"op\":\"merge\",\"key\":\"n\",\"int\":5,\"keyspace\":\"hits\"}\n\
+             {\"op\":\"merge\",\"key\":\"n\",\"value_hex\":\"0200000000000000\",\"keyspace\":\"hits\"}\n\
+             {\"op\":\"put\",\"key\":\"b\",\"value\":\"gone\"}\n\
+             {\"op\":\"delete_range\",\"start\":\"b\",\"end\":\"c\"}\n\
+             {\"op\":\"put\",\"key\":\"bb\",\"value\":\"stays\"}\n\
+             {\"op\":\"delete\",\"key\":\"old\"}",
+        );
+        let sequence = || -> u64 {
+            let stats: serde_json::Value =
+                serde_json::from_str(&cli.run(&["stats", "--json"]).text()).unwrap();
+            stats["last_sequence"].as_u64().unwrap()
+        };
+        let before = sequence();
+        assert_eq!(cli.run(&["apply", &changes]).text(), "8 operations committed\n");
+        assert_eq!(sequence(), before + 1, "one commit");
+        let all = "00ff\tcafe\n616461\t3336\n6262\t7374617973\n";
+        assert_eq!(cli.run(&["scan", "--format", "hex"]).text(), all);
+        assert_eq!(cli.run(&["get", "n", "--int", "--keyspace", "hits"]).text(), "7\n");
+        let merge = b"{\"op\":\"merge\",\"key\":\"n\",\"int\":1}\n";
+        cli.run_with(&["apply", "-", "--keyspace", "hits", "--durability", "sync", "--quiet"], merge).text();
+        assert_eq!(cli.run(&["get", "n", "--int", "--keyspace", "hits"]).text(), "8\n");
+
+        // A bad line, wherever it is, leaves out the good ones.
+        let long = "k".repeat((64 << 10) + 1);
+        for (bad, reasons) in [
+            ("{\"op\":\"put\",\"key\":\"k\"", &["line 3", "EOF"][..]),
+            ("[]", &["line 3", "JSON object"]),
+            ("{\"op\":\"increment\",\"key\":\"k\"}", &["line 3", "increment", "merge"]),
+            ("{\"op\":\"put\",\"key\":\"k\"}", &["line 3", "value is missing"]),
+            ("{\"op\":\"delete\",\"key_hex\":\"abc\"}", &["line 3", "key_hex"]),
+            (
+                "{\"op\":\"delete\",\"key\":\"k\",\"keyspace\":\"nowhere\"}",
+                &["line 3", "no keyspace nowhere"],
+            ),
+            ("{\"op\":\"merge\",\"key\":\"k\",\"value\":\"v\"}", &["line 3", "no merge operator"]),
+            (&format!("{{\"op\":\"delete\",\"key\":\"{long}\"}}"), &["line 3", "65537 bytes"]),
+            (
+                "{\"op\":\"merge\",\"key\":\"n\",\"value\":\"v\",\"keyspace\":\"hits\"}",
+                &["line 3", "not a 64-bit integer"],
+            ),
+        ] {
+            let put = "{\"op\":\"put\",\"key\":\"bad\",\"value\":\"v\"}\n";
+            let file = cli.file("bad.jsonl", &format!("{put}\n{bad}\n{put}"));
+            cli.run(&["apply", &file]).fails(REFUSED, &[&["bad.jsonl"], reasons].concat());
+            cli.run_with(&["apply", "-"], format!("{put}\n{bad}").as_bytes())
+                .fails(REFUSED, &[&["standard input"], reasons].concat());
+        }
+        cli.run(&["apply", "nowhere.jsonl"]).fails(REFUSED, &["nowhere.jsonl"]);
+        assert_eq!(cli.run(&["scan", "--format", "hex"]).text(), all);
+        assert_eq!(cli.run(&["get", "n", "--int", "--keyspace", "hits"]).text(), "8\n");
+    });
+}
+
+#[test]
+fn what_a_file_expects_must_be_so() {
+    on_both(|cli| {
+        cli.run(&["keyspace", "create", "default"]).text();
+        let expect = |value: &str| format!("{{\"op\":\"expect\",\"key\":\"ada\",{value}}}\n");
+        let put = |value: &str| format!("{{\"op\":\"put\",\"key\":\"ada\",\"value\":\"{value}\"}}\n");
+        let apply = |lines: &[String]| cli.run_with(&["apply", "-"], lines.concat().as_bytes());
+        let create = [expect("\"absent\":true"), put("35")];
+        assert_eq!(apply(&create).text(), "1 operations committed\n");
+        apply(&create).fails(NOT_FOUND, &["line 1", "key ada has the value 35, not no value"]);
+        let raise = [put("one"), expect("\"value\":\"one\""), put("36")];
+        apply(&raise).text();
+        assert_eq!(cli.run(&["get", "ada"]).text(), "36");
+        let swap = [expect("\"value\":\"36\""), put("37")];
+        apply(&swap).text();
+        apply(&swap)
+            .fails(NOT_FOUND, &["standard input, line 1", "key ada", "37", "36", "nothing was changed"]);
+        // Nothing of what came before it, either.
+        let late = [put("38"), "{\"op\":\"expect\",\"key\":\"other\",\"value_hex\":\"ff\"}".to_owned()];
+        apply(&late).fails(NOT_FOUND, &["line 2", "key other has no value, not the value 0xff"]);
+        assert_eq!(cli.run(&["scan"]).text(), "ada\t37\n");
+        // A file that only looks.
+        assert_eq!(apply(&[expect("\"value\":\"37\"")]).text(), "0 operations committed\n");
+        apply(&[expect("\"int\":37")]).fails(NOT_FOUND, &["key ada"]);
+    });
+}
+
+#[test]
+fn an_exported_empty_key_comes_in_again() {
+    on_both(|cli| {
+        cli.run(&["put", "", "nothing"]).text();
+        cli.run(&["put", "k", ""]).text();
+        let all = cli.run(&["scan", "--format", "hex"]).text();
+        assert_eq!(all, "\t6e6f7468696e67\n6b\t\n");
+        for name in ["dump.jsonl", "dump.parquet", "dump.csv", "hex.csv"] {
+            let file = cli.path(name).display().to_string();
+            let hex: &[&str] = if name == "hex.csv" { &["--hex"] } else { &[] };
+            cli.run(&[&["export", &file], hex].concat()).text();
+            cli.run(&["import", &file, "--keyspace", name]).text();
+            assert_eq!(cli.run(&["scan", "--format", "hex", "--keyspace", name]).text(), all, "{name}");
+        }
+        // No key at all is not an empty one, and neither is a column without text.
+        let null = cli.file("null.jsonl", "{\"key\":null,\"value\":\"v\"}\n");
+        cli.run(&["import", &null, "--keyspace", "x"]).fails(REFUSED, &["line 1", "null"]);
+        let empty = cli.file("empty.jsonl", "{\"id\":\"\",\"v\":1}\n");
+        cli.run(&["import", &empty, "--key", "id", "--keyspace", "x"]).fails(REFUSED, &["line 1", "empty"]);
+        assert_eq!(cli.run(&["scan", "--keyspace", "x", "--count"]).text(), "0\n");
+    });
 }
 
 #[test]

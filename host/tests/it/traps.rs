@@ -1,18 +1,28 @@
 //! Goal: a trap costs the call that met it, and nothing that was committed.
 //! Method: exhaust the guest's memory with live scans, and its time with a huge
-//! batch; then look at what is left.
+//! batch, or with deadlines so short that they end a workload anywhere; then look
+//! at what is left.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::ops::Bound;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use duramen::{Database, Durability, Error, KeyspaceId, Scan, ScanRange, WriteBatch};
+use duramen::api::pairs;
+use duramen::{
+    Budget, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions, Result, Scan,
+    ScanRange, WriteBatch,
+};
 use duramen_host::{Sandbox, SandboxOptions};
+use wasm_tests::random::Random;
 
 use crate::{options, small};
 
 /// The kind and text of an `Io` error.
-fn io<T>(result: duramen::Result<T>) -> (ErrorKind, String) {
+fn io<T>(result: Result<T>) -> (ErrorKind, String) {
     match result.err().expect("an error") {
         ref error @ Error::Io { ref source, .. } => (source.kind(), error.to_string()),
         error => panic!("not an io error: {error}"),
@@ -124,4 +134,437 @@ fn values_that_do_not_fit_together_are_refused_and_the_database_goes_on() {
     // not fit, a trap where the values themselves do not.
     assert!(db.multi_get(keyspace, &[&b"k"[..]; 20], None).is_err());
     assert_eq!(db.get(keyspace, b"k", None).unwrap().unwrap(), value);
+}
+
+/// True if a call was ended with its instance, or found what it needs gone with
+/// one.
+fn was_ended(error: &Error) -> bool {
+    let kinds = [ErrorKind::TimedOut, ErrorKind::OutOfMemory, ErrorKind::ConnectionReset];
+    matches!(error, Error::Io { source, .. } if kinds.contains(&source.kind()))
+}
+
+/// Makes a call until it is not ended.
+fn insist<T>(mut call: impl FnMut() -> Result<T>) -> T {
+    let mut attempts = 0;
+    loop {
+        match call() {
+            Ok(answer) => return answer,
+            Err(error) if was_ended(&error) => attempts += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(attempts < 1000, "ended every time");
+    }
+}
+
+type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A workload whose every commit writes its number to two keyspaces and counts
+/// itself in a third.
+struct Numbered<'a> {
+    db: &'a Sandbox,
+    twins: [KeyspaceId; 2],
+    counter: KeyspaceId,
+    /// The last commit that is known to be there, and what it made of the twins.
+    last: u64,
+    contents: Contents,
+    /// Bytes of the longest value.
+    value_bytes_max: usize,
+    /// Calls that were ended, by name.
+    ended: BTreeMap<String, u64>,
+}
+
+impl<'a> Numbered<'a> {
+    fn new(db: &'a Sandbox, value_bytes_max: usize) -> Self {
+        let counting = KeyspaceOptions { merge_operator: Some("i64.add".to_owned()), ttl_ms: None };
+        Numbered {
+            twins: ["left", "right"].map(|name| insist(|| db.create_keyspace(name))),
+            counter: insist(|| db.create_keyspace_with("counter", &counting)),
+            db,
+            last: 0,
+            contents: Contents::new(),
+            value_bytes_max,
+            ended: BTreeMap::new(),
+        }
+    }
+
+    fn row(number: u64) -> Vec<u8> {
+        format!("row:{:02}", number % 40).into_bytes()
+    }
+
+    fn value(&self, number: u64) -> Vec<u8> {
+        let bytes = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % self.value_bytes_max;
+        number.to_le_bytes().into_iter().cycle().take(8 + bytes).collect()
+    }
+
+    /// What a commit does to each of the twins: rows that go, then rows that come.
+    fn apply(&mut self, number: u64) {
+        if number.is_multiple_of(25) {
+            self.contents.retain(|key, _| !(Self::row(10)..Self::row(30)).contains(key));
+        }
+        let value = self.value(number);
+        self.contents.insert(Self::row(number), value);
+        self.contents.insert(b"last".to_vec(), number.to_le_bytes().to_vec());
+    }
+
+    fn batch(&self, number: u64) -> WriteBatch {
+        let mut batch = WriteBatch::new();
+        for twin in self.twins {
+            if number.is_multiple_of(25) {
+                batch.delete_range(twin, &Self::row(10), &Self::row(30));
+            }
+            batch.put(twin, &Self::row(number), &self.value(number));
+            batch.put(twin, b"last", &number.to_le_bytes());
+        }
+        batch.merge(self.counter, b"commits", &1i64.to_le_bytes());
+        batch
+    }
+
+    /// The next step of the workload.
+    fn step(&mut self) -> Result<()> {
+        let number = self.last + 1;
+        if number.is_multiple_of(9) {
+            self.db.maintain(Budget::bytes(64 << 10))?;
+        }
+        if number.is_multiple_of(45) {
+            self.db.flush()?;
+        }
+        if number.is_multiple_of(160) {
+            self.db.compact()?;
+        }
+        self.db.write(self.batch(number), Durability::Buffered)?;
+        self.last = number;
+        self.apply(number);
+        Ok(())
+    }
+
+    /// After a call was ended: whatever was begun before is gone, whatever was
+    /// acknowledged is there, and the commit that was under way is there whole or
+    /// not at all.
+    fn check(&mut self, error: Error, mut transaction: Box<dyn DatabaseTransaction>) {
+        let Error::Io { file, .. } = error else { panic!("{error}") };
+        *self.ended.entry(file).or_default() += 1;
+
+        let reset = |outcome| assert_eq!(io::<()>(outcome).0, ErrorKind::ConnectionReset);
+        reset(transaction.get(self.twins[0], b"last").map(drop));
+        reset(transaction.write(self.batch(u64::MAX)));
+        reset(transaction.commit(Durability::Buffered));
+
+        let found = insist(|| self.db.get(self.twins[0], b"last", None));
+        let found = found.map_or(0, |value| u64::from_le_bytes(value[..].try_into().unwrap()));
+        assert!([self.last, self.last + 1].contains(&found), "{found} found, {} acknowledged", self.last);
+        if found > self.last {
+            self.last = found;
+            self.apply(found);
+        }
+        for twin in self.twins {
+            assert_eq!(self.scanned(twin), self.contents, "after commit {found}");
+        }
+        let commits = insist(|| self.db.get(self.counter, b"commits", None));
+        let commits = commits.map_or(0, |value| i64::from_le_bytes(value[..].try_into().unwrap()));
+        assert_eq!(commits as u64, found);
+    }
+
+    fn scanned(&self, keyspace: KeyspaceId) -> Contents {
+        insist(|| {
+            let rows = pairs(self.db.scan(keyspace, &ScanRange::all(), None)?);
+            rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    /// A transaction that has read and written.
+    fn begin(&self) -> Box<dyn DatabaseTransaction> {
+        insist(|| {
+            let mut transaction = self.db.transaction()?;
+            transaction.get(self.twins[0], b"last")?;
+            transaction.write(self.batch(u64::MAX))?;
+            Ok(transaction)
+        })
+    }
+
+    fn ended(&self) -> u64 {
+        self.ended.values().sum()
+    }
+}
+
+/// Options under which little data makes many files.
+fn busy() -> SandboxOptions {
+    let mut options = small();
+    options.engine.memtable_bytes = 64 << 10;
+    options.engine.target_file_bytes = 64 << 10;
+    options
+}
+
+/// Whatever is under way when an epoch ends is ended with it.
+#[test]
+fn deadlines_anywhere_in_a_workload_tear_nothing() {
+    const POINTS: u64 = 60;
+    let directory = tempfile::tempdir().unwrap();
+    let options = SandboxOptions { call_deadline: Duration::ZERO, ..busy() };
+    let db = Sandbox::open(directory.path(), options).unwrap();
+    let mut numbered = Numbered::new(&db, 4 << 10);
+    let start = Instant::now();
+    while numbered.ended() < POINTS {
+        let transaction = numbered.begin();
+        let error = loop {
+            if let Err(error) = numbered.step() {
+                break error;
+            }
+            assert!(start.elapsed() < Duration::from_secs(300), "ended at {:?} only", numbered.ended);
+        };
+        assert!(was_ended(&error), "{error}");
+        numbered.check(error, transaction);
+    }
+    println!("{} commits, {} restarts, ended {:?}", numbered.last, db.restarts(), numbered.ended);
+    assert!(db.restarts() >= POINTS && numbered.ended.contains_key("write"), "{:?}", numbered.ended);
+    let (last, contents) = (numbered.last, numbered.contents);
+    assert!(insist(|| db.verify()).problems.is_empty());
+    drop(db);
+
+    // What the last instance left is whole for others as well.
+    let native = duramen_host::open(directory.path(), true, crate::options()).unwrap();
+    let left = native.find_keyspace("left").unwrap().unwrap();
+    let rows = pairs(native.scan(left, &ScanRange::all(), None).unwrap());
+    let found: Contents = rows.map(|row| row.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap()).collect();
+    assert_eq!(found, contents, "after commit {last}");
+}
+
+/// Scans are held, one more now and then, until something finds no memory.
+#[test]
+fn the_memory_cap_anywhere_in_a_workload_tears_nothing() {
+    const POINTS: u64 = 40;
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = busy();
+    options.engine.memtable_bytes = 512 << 10;
+    let db = Sandbox::open(directory.path(), options).unwrap();
+    let random = &mut Random::new(1);
+    let bound = Bound::Included(vec![5; 60_000]);
+    let range = ScanRange { start: bound.clone(), end: bound, reverse: false };
+    let mut numbered = Numbered::new(&db, 60 << 10);
+    let mut capacity = usize::MAX;
+    while numbered.ended() < POINTS {
+        let transaction = numbered.begin();
+        let mut scans = Vec::new();
+        let most = capacity.saturating_sub(1 + random.below(30));
+        let every = 1 + random.below(4) as u64;
+        let error = loop {
+            let fill = scans.len() < most || numbered.last.is_multiple_of(every);
+            let scan = fill.then(|| db.scan(numbered.twins[0], &range, None)).transpose();
+            match scan {
+                Ok(scan) => scans.extend(scan),
+                Err(error) => break error,
+            }
+            if (scans.len() >= most || capacity == usize::MAX)
+                && let Err(error) = numbered.step()
+            {
+                break error;
+            }
+            assert!(scans.len() < 2000, "scans use no memory");
+        };
+        assert!(
+            matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::OutOfMemory),
+            "{error}"
+        );
+        capacity = scans.len();
+        drop(scans);
+        numbered.check(error, transaction);
+    }
+    println!("{} commits, {} restarts, ended {:?}", numbered.last, db.restarts(), numbered.ended);
+    assert!(db.restarts() >= POINTS);
+    assert!(numbered.ended.get("write").is_some_and(|writes| *writes > 3), "{:?}", numbered.ended);
+    assert!(db.guest_memory_bytes_peak() <= crate::SMALL);
+    assert!(db.verify().unwrap().problems.is_empty());
+}
+
+/// Recovery is ended, again and again, and then not.
+#[test]
+fn recovery_may_be_ended_and_begins_again() {
+    const POINTS: usize = 15;
+    let directory = tempfile::tempdir().unwrap();
+    let db = Sandbox::open(directory.path(), options()).unwrap();
+    let keyspace = db.create_keyspace("k").unwrap();
+    // Replaying as many takes several epochs.
+    const BATCHES: u64 = 60;
+    for number in 0..BATCHES {
+        let mut batch = WriteBatch::new();
+        for row in 0..5000u64 {
+            let key = (number * 5000 + row).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            batch.put(keyspace, &key.to_be_bytes(), b"");
+        }
+        batch.put(keyspace, b"last", &number.to_le_bytes());
+        db.write(batch, Durability::Buffered).unwrap();
+    }
+    drop(db);
+    let mut ended = 0;
+    let mut deadline = Duration::ZERO;
+    let db = loop {
+        // From nothing to what is enough.
+        let hurried = SandboxOptions { long_call_deadline: deadline, ..options() };
+        match Sandbox::open(directory.path(), hurried) {
+            Ok(db) if ended >= POINTS => break db,
+            Ok(db) => drop(db),
+            Err(error) => {
+                assert_eq!(io::<()>(Err(error)).0, ErrorKind::TimedOut);
+                ended += 1;
+            }
+        }
+        if ended >= POINTS {
+            deadline = deadline * 2 + Duration::from_millis(50);
+        }
+    };
+    assert_eq!(db.get(keyspace, b"last", None).unwrap().unwrap()[..], (BATCHES - 1).to_le_bytes());
+    let rows = pairs(db.scan(keyspace, &ScanRange::all(), None).unwrap());
+    assert_eq!(rows.map(Result::unwrap).count() as u64, BATCHES * 5000 + 1);
+}
+
+const ACCOUNTS: u8 = 8;
+const BALANCE: i64 = 1000;
+
+/// A bank in a sandbox.
+struct Bank<'a> {
+    db: &'a Sandbox,
+    accounts: KeyspaceId,
+    transfers: KeyspaceId,
+    conflicts: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl<'a> Bank<'a> {
+    fn new(db: &'a Sandbox) -> Self {
+        let counting = KeyspaceOptions { merge_operator: Some("i64.add".to_owned()), ttl_ms: None };
+        let bank = Bank {
+            accounts: insist(|| db.create_keyspace("accounts")),
+            transfers: insist(|| db.create_keyspace_with("transfers", &counting)),
+            db,
+            conflicts: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+        };
+        let mut batch = WriteBatch::new();
+        for account in 0..ACCOUNTS {
+            batch.put(bank.accounts, &[account], &BALANCE.to_le_bytes());
+        }
+        insist(|| db.write(batch.clone(), Durability::Buffered));
+        bank
+    }
+
+    fn balance(&self, transaction: &mut dyn DatabaseTransaction, account: u8) -> Result<i64> {
+        let balance = transaction.get(self.accounts, &[account])?.expect("an account");
+        Ok(i64::from_le_bytes(balance[..].try_into().unwrap()))
+    }
+
+    fn transfer(&self, from: u8, to: u8, amount: i64) -> Result<()> {
+        let mut transaction = self.db.transaction()?;
+        let amount = amount.min(self.balance(transaction.as_mut(), from)?);
+        let balance = self.balance(transaction.as_mut(), from)? - amount;
+        let mut batch = WriteBatch::new();
+        batch.put(self.accounts, &[from], &balance.to_le_bytes());
+        transaction.write(batch)?;
+        // Its own write, where it is one account.
+        let balance = self.balance(transaction.as_mut(), to)? + amount;
+        let mut batch = WriteBatch::new();
+        batch.put(self.accounts, &[to], &balance.to_le_bytes());
+        batch.merge(self.transfers, b"count", &1i64.to_le_bytes());
+        transaction.write(batch)?;
+        transaction.commit(Durability::Buffered)
+    }
+
+    /// Transfers until `wanted` of them were acknowledged.
+    fn work(&self, seed: u64, wanted: u64) {
+        let random = &mut Random::new(seed);
+        let mut account = || random.below(usize::from(ACCOUNTS)) as u8;
+        let mut done = 0;
+        while done < wanted {
+            match self.transfer(account(), account(), 1 + done as i64 % 300) {
+                Ok(()) => done += 1,
+                Err(Error::Conflict { .. }) => drop(self.conflicts.fetch_add(1, Relaxed)),
+                Err(error) if was_ended(&error) => drop(self.ended.fetch_add(1, Relaxed)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn total(&self) -> i64 {
+        insist(|| {
+            let mut transaction = self.db.transaction()?;
+            let rows = pairs(transaction.scan(self.accounts, &ScanRange::all())?);
+            let balances =
+                rows.map(|row| row.map(|(_, value)| i64::from_le_bytes(value[..].try_into().unwrap())));
+            balances.sum()
+        })
+    }
+
+    /// Four threads transfer while a fifth looks.
+    fn run(&self, wanted: u64) {
+        let total = i64::from(ACCOUNTS) * BALANCE;
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    assert_eq!(self.total(), total, "seen in the midst of it");
+                }
+            });
+            let workers: Vec<_> = (1..=4).map(|seed| scope.spawn(move || self.work(seed, wanted))).collect();
+            let outcomes: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+            over.store(true, Relaxed);
+            outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+        });
+        assert_eq!(self.total(), total);
+    }
+
+    fn count(&self) -> u64 {
+        let count = insist(|| self.db.get(self.transfers, b"count", None)).unwrap();
+        i64::from_le_bytes(count[..].try_into().unwrap()) as u64
+    }
+}
+
+#[test]
+fn transfers_of_many_threads_keep_the_total() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Sandbox::open(directory.path(), busy()).unwrap();
+    let bank = Bank::new(&db);
+
+    // All read one account before any of them writes it: one may commit.
+    let barrier = Barrier::new(4);
+    let committed = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut transaction = db.transaction().unwrap();
+                let balance = bank.balance(transaction.as_mut(), 0).unwrap();
+                let mut batch = WriteBatch::new();
+                batch.put(bank.accounts, &[0], &balance.to_le_bytes());
+                transaction.write(batch).unwrap();
+                barrier.wait();
+                match transaction.commit(Durability::Buffered) {
+                    Ok(()) => drop(committed.fetch_add(1, Relaxed)),
+                    Err(Error::Conflict { key }) => assert_eq!(key, [0]),
+                    Err(error) => panic!("{error}"),
+                }
+            });
+        }
+    });
+    assert_eq!(committed.load(Relaxed), 1);
+
+    bank.run(400);
+    println!("{} conflicts", bank.conflicts.load(Relaxed));
+    assert_eq!(bank.count(), 4 * 400, "each acknowledged transfer counts once");
+    assert_eq!((bank.ended.load(Relaxed), db.restarts()), (0, 0));
+    assert_eq!(db.stats().unwrap().snapshots, 0, "a transaction is still alive");
+}
+
+#[test]
+fn transfers_keep_the_total_while_instances_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SandboxOptions { call_deadline: Duration::ZERO, ..busy() };
+    let db = Sandbox::open(directory.path(), options).unwrap();
+    let bank = Bank::new(&db);
+    let mut rounds = 0;
+    while db.restarts() < 20 {
+        bank.run(100);
+        rounds += 1;
+        assert!(rounds < 1000, "{} restarts", db.restarts());
+    }
+    println!("{} conflicts, {} ended", bank.conflicts.load(Relaxed), bank.ended.load(Relaxed));
+    // Some that were ended may have been committed nevertheless.
+    let (acknowledged, ended) = (rounds * 400, bank.ended.load(Relaxed));
+    assert!((acknowledged..=acknowledged + ended).contains(&bank.count()));
 }
