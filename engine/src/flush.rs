@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::core::Core;
-use crate::edit::{Item, Placed};
+use crate::edit::{Header, Item, Placed, State};
 use crate::error::Result;
 use crate::filename;
 use crate::job::{MergeJob, MergePlan};
@@ -74,8 +74,14 @@ impl Flush {
             self.merge.remove_tables(core);
             return Ok(());
         }
-        let unneeded = self.unneeded_wals(core, manifest.state().wals.keys());
+        let State { wals, header, .. } = manifest.state();
+        let unneeded = self.unneeded_wals(core, wals.keys());
         let mut items = vec![Item::Keyspace(self.keyspace.id, facts)];
+        if unneeded.len() == wals.len() {
+            // Nothing but tables would tell the last commit, and they may go with
+            // their keyspace. No WAL is listed that could take another one.
+            items.push(Item::Header(Header { last_sequence: core.visible(), ..*header }));
+        }
         items.extend(unneeded.iter().copied().map(Item::WalRemoved));
         core.install(&self.keyspace, &mut manifest, items, &[], added, |view, version| View {
             active: Arc::clone(&view.active),

@@ -1,11 +1,11 @@
 //! The judgement of what a crash left.
 
 use duramen::storage::fault::{Crash, FaultStorage, Phase, Replay};
-use duramen::{Database, Durability};
+use duramen::{Database, Db, Durability};
 
-use crate::model::{self, Commit, Model};
+use crate::model::{self, Commit, LATE_MS, Model, NOW_MS};
 use crate::random::Random;
-use crate::run::{Run, open};
+use crate::run::{Run, open, options_at, write};
 
 /// How many images were checked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +83,15 @@ pub struct Checker<'a> {
 }
 
 impl Checker<'_> {
+    /// When to look: what was to expire may have.
+    fn any_time(&mut self) -> u64 {
+        if self.run.every_kind && self.random.one_in(3) { LATE_MS } else { NOW_MS }
+    }
+
+    fn open(&self, image: &FaultStorage, now_ms: u64) -> duramen::Result<Db> {
+        open(image, &options_at(&self.run.options, now_ms))
+    }
+
     /// Opens `image`, which a crash at `moment` left; checks it; crashes `depth`
     /// more times during recovery; writes on, and loses power again.
     ///
@@ -96,18 +105,19 @@ impl Checker<'_> {
         depth: usize,
     ) -> Result<(), String> {
         image.set_phase(Phase::Other);
-        let db = open(image, &self.run.options).map_err(|error| format!("does not open: {error}"))?;
-        let found = self.check_contents(&db, moment)?;
+        let now_ms = self.any_time();
+        let db = self.open(image, now_ms).map_err(|error| format!("does not open: {error}"))?;
+        let found = self.check_contents(&db, moment, now_ms)?;
         if depth > 0 {
             let at = self.random.below(image.moment() + 1);
             let moment = Moment { max: found, ..moment };
             self.check_recovery(image.replay(), at, moment, safe, depth)?;
         }
-        self.check_writing(image, &db, found)
+        self.check_writing(image, &db, found, now_ms)
     }
 
     /// Everything a reader sees is some prefix within bounds.
-    fn check_contents(&self, db: &dyn Database, moment: Moment) -> Result<usize, String> {
+    fn check_contents(&self, db: &dyn Database, moment: Moment, now_ms: u64) -> Result<usize, String> {
         let text = |error: duramen::Error| error.to_string();
         let found = model::last_commit(db).map_err(text)?;
         let Moment { at, min, max } = moment;
@@ -117,7 +127,11 @@ impl Checker<'_> {
         if found > max {
             return Err(format!("{max} commits had begun, {found} are there"));
         }
-        self.run.models[found].check(db).map_err(|what| format!("after {found} commits: {what}"))?;
+        let model = &self.run.models[found];
+        let checked = model.check(db, now_ms);
+        checked
+            .and_then(|()| model.check_passing(db, now_ms, self.run.passing_at(at)))
+            .map_err(|what| format!("after {found} commits: {what}"))?;
         for name in self.run.keyspaces_at(at) {
             if db.find_keyspace(name).map_err(text)?.is_none() {
                 return Err(format!("keyspace {name} is gone"));
@@ -157,8 +171,9 @@ impl Checker<'_> {
         moment: Moment,
         safe: bool,
     ) -> Result<(), String> {
-        let db = open(image, &self.run.options).map_err(|error| format!("does not open: {error}"))?;
-        let found = self.check_contents(&db, moment)?;
+        let now_ms = self.any_time();
+        let db = self.open(image, now_ms).map_err(|error| format!("does not open: {error}"))?;
+        let found = self.check_contents(&db, moment, now_ms)?;
         let moment = Moment { max: found, ..moment };
         let recovered = image.moment();
         for at in 0..=recovered {
@@ -166,16 +181,26 @@ impl Checker<'_> {
                 self.check_recovery(image.replay(), at, moment, safe, 2)?;
             }
         }
-        self.check_writing(image, &db, found)
+        self.check_writing(image, &db, found, now_ms)
     }
 
     /// A commit on top of what was found is there after a loss of power.
-    fn check_writing(&mut self, image: &FaultStorage, db: &dyn Database, found: usize) -> Result<(), String> {
+    fn check_writing(
+        &mut self,
+        image: &FaultStorage,
+        db: &dyn Database,
+        found: usize,
+        now_ms: u64,
+    ) -> Result<(), String> {
         let text = |error: duramen::Error| format!("after recovery: {error}");
         let ids = model::create_keyspaces(db).map_err(text)?;
-        let next = Commit::random(found as u64 + 1, &mut self.random);
+        let number = found as u64 + 1;
+        let next = match self.run.every_kind {
+            false => Commit::random(number, &mut self.random),
+            true => Commit::of_every_kind(number, &mut self.random),
+        };
         image.set_phase(Phase::Acknowledge);
-        db.write(next.batch(ids), Durability::Sync).map_err(text)?;
+        write(db, &next, ids, None, Durability::Sync).map_err(text)?;
         if self.random.one_in(8) {
             image.set_phase(Phase::Flush);
             db.flush().map_err(text)?;
@@ -183,12 +208,12 @@ impl Checker<'_> {
             db.compact().map_err(text)?;
         }
         let mut model: Model = self.run.models[found].clone();
-        model.apply(&next);
+        model.apply(&next, None);
         let loss = any_loss(&mut self.random);
         let crashed = image.crash(loss);
         self.tally.written += 1;
         let context = |what: String| format!("{loss:?} after the next commit: {what}");
-        let db = open(&crashed, &self.run.options).map_err(|error| context(error.to_string()))?;
-        model.check(&db).map_err(context)
+        let db = self.open(&crashed, now_ms).map_err(|error| context(error.to_string()))?;
+        model.check(&db, now_ms).map_err(context)
     }
 }

@@ -131,6 +131,16 @@ fn short_writes_survive() {
 }
 
 #[test]
+fn every_kind_of_operation_survives() {
+    crash_all(workload::operations, 1, Effort::NORMAL, 4000);
+}
+
+#[test]
+fn keyspaces_that_come_and_go_survive() {
+    crash_all(workload::passing, 1, Effort::NORMAL, 4000);
+}
+
+#[test]
 fn everything_survives() {
     crash_all(workload::mixed, 1, Effort::NORMAL, 4000);
 }

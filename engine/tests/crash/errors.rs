@@ -76,12 +76,11 @@ impl Trial {
             trial.step(&mut program, step).map_err(|what| format!("{step:?}: {what}"))?;
         }
         trial.run.storage.clear_faults();
-        let acknowledged = trial.run.acknowledged;
         let report = program.db.verify().map_err(|error| error.to_string())?;
         if let Some(problem) = report.problems.first() {
             return Err(format!("verify at the end: {problem:?}"));
         }
-        trial.run.models[acknowledged].check(&program.db).map_err(|what| format!("at the end: {what}"))?;
+        trial.run.check_now(&program.db).map_err(|what| format!("at the end: {what}"))?;
         trial.crash()?;
         Ok(trial.fired.then_some(trial.count))
     }
@@ -147,9 +146,8 @@ impl Trial {
             self.clear();
             return Ok(());
         }
-        let acknowledged = self.run.acknowledged;
         if !self.all_fail() {
-            self.run.models[acknowledged].check(&program.db).map_err(|what| format!("reads: {what}"))?;
+            self.run.check_now(&program.db).map_err(|what| format!("reads: {what}"))?;
         }
         let refused = |program: &Program| {
             let nothing = program.db.write(WriteBatch::new(), Durability::Buffered);
@@ -167,7 +165,7 @@ impl Trial {
             return Ok(());
         }
         self.clear();
-        self.run.models[acknowledged].check(&program.db).map_err(|what| format!("reads: {what}"))?;
+        self.run.check_now(&program.db).map_err(|what| format!("reads: {what}"))?;
         if poisoned {
             self.count.poisoned += 1;
             if !refused(program) {

@@ -7,23 +7,61 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use duramen::api::pairs;
-use duramen::{Database, KeyspaceId, Result, ScanRange, WriteBatch};
+use duramen::{Database, Expiry, KeyspaceId, KeyspaceOptions, Result, ScanRange, WriteBatch};
 
 use crate::random::Random;
 
 /// Names of the keyspaces that commits are spread over.
 pub const KEYSPACES: [&str; 2] = ["left", "right"];
 
+/// Merge operators of the two.
+const OPERATORS: [Option<&str>; KEYSPACES.len()] = [None, Some("append")];
+
+/// A keyspace that comes and goes; commits write to it while it is there.
+pub const PASSING: &str = "passing";
+
+/// Its index in operations, after those of [`KEYSPACES`].
+const PASSING_AT: usize = KEYSPACES.len();
+
+/// Milliseconds that entries of [`PASSING`] live.
+const PASSING_TTL_MS: u64 = 500;
+
 /// The key, in the first keyspace, of the number of the last commit.
 const NUMBER: &[u8] = b"\0number";
 
-/// A key and its value; `None` deletes it.
-type Op = (usize, Vec<u8>, Option<Arc<[u8]>>);
+/// When workloads run, in Unix milliseconds.
+pub const NOW_MS: u64 = 1000;
+
+/// When all that ever expires has expired.
+pub const LATE_MS: u64 = 1_000_000;
+
+/// What a commit does.
+#[derive(Clone, Debug)]
+enum Op {
+    /// The key has the value until then; 0 is for ever.
+    Put(usize, Vec<u8>, Arc<[u8]>, u64),
+    Delete(usize, Vec<u8>),
+    Merge(usize, Vec<u8>, Vec<u8>),
+    DeleteRange(usize, Vec<u8>, Vec<u8>),
+    Clear(usize),
+}
 
 /// Operations that are applied together.
 #[derive(Clone, Debug)]
 pub struct Commit {
     ops: Vec<Op>,
+    /// Committed by a transaction.
+    pub in_transaction: bool,
+}
+
+fn random_key(random: &mut Random) -> Vec<u8> {
+    format!("{:02}{}", random.below(40), "k".repeat(random.below(3) * 5)).into_bytes()
+}
+
+fn random_value(random: &mut Random) -> Arc<[u8]> {
+    let len_max = if random.one_in(30) { 6000 } else { 120 };
+    let len = random.below(len_max);
+    random.bytes(len).into()
 }
 
 impl Commit {
@@ -31,35 +69,83 @@ impl Commit {
     pub fn random(number: u64, random: &mut Random) -> Commit {
         let mut commit = Commit::numbered(number);
         for _ in 0..random.below(6) {
-            let value = (!random.one_in(4)).then(|| {
-                let len_max = if random.one_in(30) { 6000 } else { 120 };
-                let len = random.below(len_max);
-                random.bytes(len).into()
+            let value = (!random.one_in(4)).then(|| random_value(random));
+            let key = random_key(random);
+            let keyspace = random.below(KEYSPACES.len());
+            commit.ops.push(match value {
+                Some(value) => Op::Put(keyspace, key, value, 0),
+                None => Op::Delete(keyspace, key),
             });
-            let key = format!("{:02}{}", random.below(40), "k".repeat(random.below(3) * 5));
-            commit.ops.push((random.below(KEYSPACES.len()), key.into_bytes(), value));
         }
         commit
+    }
+
+    /// Commit `number` of operations of every kind. What expires and what is
+    /// merged are different keys: the two together are the model test's.
+    pub fn of_every_kind(number: u64, random: &mut Random) -> Commit {
+        let mut commit = Commit::numbered(number);
+        for _ in 0..random.below(6) {
+            let op = commit.op(random);
+            commit.ops.push(op);
+        }
+        commit.in_transaction = random.one_in(3);
+        commit
+    }
+
+    fn op(&self, random: &mut Random) -> Op {
+        let [left, right] = [0, 1];
+        let keyspace = random.below(KEYSPACES.len() + 1);
+        let key = random_key(random);
+        match random.below(16) {
+            0 | 1 => Op::Delete(keyspace, key),
+            2 | 3 => {
+                // The number is below all of these.
+                let mut ends = [key, random_key(random)];
+                ends.sort();
+                let [start, end] = ends;
+                Op::DeleteRange(keyspace, start, end)
+            }
+            4 if keyspace != left && random.one_in(2) => Op::Clear(keyspace),
+            5..9 => {
+                let len = 1 + random.below(40);
+                Op::Merge(right, key, random.bytes(len))
+            }
+            9..12 => {
+                // Gone at once, some of it.
+                let expires_at = NOW_MS - 2 + random.below(100) as u64;
+                Op::Put(left, key, random_value(random), expires_at)
+            }
+            _ => Op::Put(keyspace, key, random_value(random), 0),
+        }
     }
 
     /// Commit `number` with one key of `len` bytes.
     pub fn long_key(number: u64, len: usize) -> Commit {
         let mut commit = Commit::numbered(number);
-        commit.ops.push((0, vec![b'l'; len], Some(number.to_be_bytes().to_vec().into())));
+        let value = number.to_be_bytes().to_vec();
+        commit.ops.push(Op::Put(0, vec![b'l'; len], value.into(), 0));
         commit
     }
 
     fn numbered(number: u64) -> Commit {
-        Commit { ops: vec![(0, NUMBER.to_vec(), Some(number.to_be_bytes().to_vec().into()))] }
+        let value = number.to_be_bytes().to_vec();
+        Commit { ops: vec![Op::Put(0, NUMBER.to_vec(), value.into(), 0)], in_transaction: false }
     }
 
-    /// The operations for a database whose keyspaces have these ids.
-    pub fn batch(&self, ids: [KeyspaceId; KEYSPACES.len()]) -> WriteBatch {
+    /// The operations for a database whose keyspaces have these ids; `passing`
+    /// is that of [`PASSING`], if it is there.
+    pub fn batch(&self, ids: [KeyspaceId; KEYSPACES.len()], passing: Option<KeyspaceId>) -> WriteBatch {
         let mut batch = WriteBatch::new();
-        for (keyspace, key, value) in &self.ops {
-            match value {
-                Some(value) => batch.put(ids[*keyspace], key, value),
-                None => batch.delete(ids[*keyspace], key),
+        let id = |at: usize| ids.get(at).copied().or(passing);
+        for op in &self.ops {
+            match op {
+                Op::Put(at, key, value, expires_at) => {
+                    id(*at).map(|id| batch.put_until(id, key, value, Expiry(*expires_at)).len())
+                }
+                Op::Delete(at, key) => id(*at).map(|id| batch.delete(id, key).len()),
+                Op::Merge(at, key, operand) => id(*at).map(|id| batch.merge(id, key, operand).len()),
+                Op::DeleteRange(at, start, end) => id(*at).map(|id| batch.delete_range(id, start, end).len()),
+                Op::Clear(at) => id(*at).map(|id| batch.delete_prefix(id, b"").len()),
             };
         }
         batch
@@ -68,8 +154,27 @@ impl Commit {
 
 /// Both keyspaces of a database.
 pub fn create_keyspaces(db: &dyn Database) -> Result<[KeyspaceId; KEYSPACES.len()]> {
-    Ok([db.create_keyspace(KEYSPACES[0])?, db.create_keyspace(KEYSPACES[1])?])
+    let create = |at: usize| {
+        let merge_operator = OPERATORS[at].map(str::to_owned);
+        db.create_keyspace_with(
+            KEYSPACES[at],
+            &KeyspaceOptions { merge_operator, ..KeyspaceOptions::default() },
+        )
+    };
+    Ok([create(0)?, create(1)?])
 }
+
+/// [`PASSING`], made if it is not there.
+pub fn create_passing(db: &dyn Database) -> Result<KeyspaceId> {
+    let options = KeyspaceOptions { ttl_ms: Some(PASSING_TTL_MS), ..KeyspaceOptions::default() };
+    db.create_keyspace_with(PASSING, &options)
+}
+
+/// A key that no commit writes: what a transaction writes that must fail.
+pub const NEVER: &[u8] = b"zz never";
+
+/// Reads what every commit changes, so that a commit meanwhile is a conflict.
+pub const READ_BY_ALL: &[u8] = NUMBER;
 
 /// Number of the last commit found in a database; 0 before the first.
 pub fn last_commit(db: &dyn Database) -> Result<usize> {
@@ -79,73 +184,119 @@ pub fn last_commit(db: &dyn Database) -> Result<usize> {
     Ok(number.unwrap_or(0) as usize)
 }
 
-/// What both keyspaces hold.
+/// A value and when it expires; 0 is never.
+type Cell = (Arc<[u8]>, u64);
+
+/// What a keyspace holds, expired values included.
+type Map = BTreeMap<Vec<u8>, Cell>;
+
+/// What the keyspaces hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
-    maps: [BTreeMap<Vec<u8>, Arc<[u8]>>; KEYSPACES.len()],
+    maps: [Map; KEYSPACES.len()],
+    /// Contents of each keyspace that was ever called [`PASSING`].
+    passing: BTreeMap<KeyspaceId, Map>,
 }
 
 impl Model {
-    /// Applies a commit.
-    pub fn apply(&mut self, commit: &Commit) {
-        for (keyspace, key, value) in &commit.ops {
-            match value {
-                Some(value) => self.maps[*keyspace].insert(key.clone(), Arc::clone(value)),
-                None => self.maps[*keyspace].remove(key),
-            };
+    /// Applies a commit, made while `passing` was the keyspace of that name.
+    pub fn apply(&mut self, commit: &Commit, passing: Option<KeyspaceId>) {
+        for op in &commit.ops {
+            self.apply_op(op, passing);
+        }
+    }
+
+    fn apply_op(&mut self, op: &Op, passing: Option<KeyspaceId>) {
+        let (Op::Put(at, ..)
+        | Op::Delete(at, _)
+        | Op::Merge(at, ..)
+        | Op::DeleteRange(at, ..)
+        | Op::Clear(at)) = op;
+        let map = match (self.maps.get_mut(*at), passing) {
+            (Some(map), _) => map,
+            (None, Some(id)) => self.passing.entry(id).or_default(),
+            (None, None) => return,
+        };
+        match op {
+            Op::Put(at, key, value, expires_at) => {
+                let by_keyspace = *at == PASSING_AT && *expires_at == 0;
+                let expires_at = if by_keyspace { NOW_MS + PASSING_TTL_MS } else { *expires_at };
+                map.insert(key.clone(), (Arc::clone(value), expires_at));
+            }
+            Op::Delete(_, key) => drop(map.remove(key)),
+            Op::Merge(_, key, operand) => {
+                let base = map.get(key).map(|(value, _)| value.to_vec()).unwrap_or_default();
+                map.insert(key.clone(), ([base, operand.clone()].concat().into(), 0));
+            }
+            Op::DeleteRange(_, start, end) => map.retain(|key, _| key < start || key >= end),
+            Op::Clear(_) => map.clear(),
         }
     }
 
     /// Compares every pair, by scans in both directions and by gets.
-    pub fn check(&self, db: &dyn Database) -> Result<(), String> {
+    pub fn check(&self, db: &dyn Database, now_ms: u64) -> Result<(), String> {
         for (name, map) in KEYSPACES.iter().zip(&self.maps) {
-            let Some(id) = db.find_keyspace(name).map_err(|error| error.to_string())? else {
-                if map.is_empty() {
-                    continue;
-                }
-                return Err(format!("there is no keyspace {name}"));
-            };
-            self.check_scan(db, id, map, false).map_err(|what| format!("scan of {name}: {what}"))?;
-            self.check_scan(db, id, map, true).map_err(|what| format!("reverse scan of {name}: {what}"))?;
-            for (key, value) in map.iter().step_by(7) {
-                let found = db.get(id, key, None).map_err(|error| error.to_string())?;
-                if found.as_deref() != Some(&**value) {
-                    return Err(format!("get of {} in {name}", String::from_utf8_lossy(key)));
-                }
-            }
+            check_keyspace(db, name, map, now_ms)?;
         }
         Ok(())
     }
 
-    fn check_scan(
-        &self,
-        db: &dyn Database,
-        id: KeyspaceId,
-        map: &BTreeMap<Vec<u8>, Arc<[u8]>>,
-        reverse: bool,
-    ) -> Result<(), String> {
-        let range = if reverse { ScanRange::all().reversed() } else { ScanRange::all() };
-        let scan = db.scan(id, &range, None).map_err(|error| error.to_string())?;
-        let mut expected: Box<dyn Iterator<Item = _>> =
-            if reverse { Box::new(map.iter().rev()) } else { Box::new(map.iter()) };
-        for pair in pairs(scan) {
-            let (key, value) = pair.map_err(|error| error.to_string())?;
-            match expected.next() {
-                Some((k, v)) if k[..] == key[..] && v[..] == value[..] => {}
-                Some((k, _)) => {
-                    let [found, wanted] = [&key[..], &k[..]]
-                        .map(|key| String::from_utf8_lossy(&key[..key.len().min(40)]).into_owned());
-                    return Err(format!(
-                        "found {found:?} (value of {} bytes), wanted {wanted:?}",
-                        value.len()
-                    ));
-                }
-                None => return Err(format!("{:?} has come back", String::from_utf8_lossy(&key))),
+    /// Compares the keyspace [`PASSING`], which there must be if `wanted` says
+    /// so and must not if that says so.
+    pub fn check_passing(&self, db: &dyn Database, now_ms: u64, wanted: Option<bool>) -> Result<(), String> {
+        let found = db.find_keyspace(PASSING).map_err(|error| error.to_string())?;
+        match (found, wanted) {
+            (None, Some(true)) => Err(format!("keyspace {PASSING} is gone")),
+            (Some(id), Some(false)) => Err(format!("keyspace {PASSING} has come back with id {}", id.0)),
+            (None, _) => Ok(()),
+            (Some(id), _) => {
+                check_keyspace(db, PASSING, self.passing.get(&id).unwrap_or(&Map::new()), now_ms)
             }
         }
-        match expected.next() {
-            Some((key, _)) => Err(format!("{:?} is missing", String::from_utf8_lossy(key))),
-            None => Ok(()),
+    }
+}
+
+fn check_keyspace(db: &dyn Database, name: &str, map: &Map, now_ms: u64) -> Result<(), String> {
+    let live = |(key, (value, expires_at)): (&Vec<u8>, &Cell)| {
+        (*expires_at == 0 || *expires_at > now_ms).then(|| (key.clone(), Arc::clone(value)))
+    };
+    let map: Live = map.iter().filter_map(live).collect();
+    let Some(id) = db.find_keyspace(name).map_err(|error| error.to_string())? else {
+        return if map.is_empty() { Ok(()) } else { Err(format!("there is no keyspace {name}")) };
+    };
+    check_scan(db, id, &map, false).map_err(|what| format!("scan of {name}: {what}"))?;
+    check_scan(db, id, &map, true).map_err(|what| format!("reverse scan of {name}: {what}"))?;
+    for (key, value) in map.iter().step_by(7) {
+        let found = db.get(id, key, None).map_err(|error| error.to_string())?;
+        if found.as_deref() != Some(&**value) {
+            return Err(format!("get of {} in {name}", String::from_utf8_lossy(key)));
         }
+    }
+    Ok(())
+}
+
+/// What a keyspace shows.
+type Live = BTreeMap<Vec<u8>, Arc<[u8]>>;
+
+fn check_scan(db: &dyn Database, id: KeyspaceId, map: &Live, reverse: bool) -> Result<(), String> {
+    let range = if reverse { ScanRange::all().reversed() } else { ScanRange::all() };
+    let scan = db.scan(id, &range, None).map_err(|error| error.to_string())?;
+    let mut expected: Box<dyn Iterator<Item = _>> =
+        if reverse { Box::new(map.iter().rev()) } else { Box::new(map.iter()) };
+    for pair in pairs(scan) {
+        let (key, value) = pair.map_err(|error| error.to_string())?;
+        match expected.next() {
+            Some((k, v)) if k[..] == key[..] && v[..] == value[..] => {}
+            Some((k, _)) => {
+                let [found, wanted] = [&key[..], &k[..]]
+                    .map(|key| String::from_utf8_lossy(&key[..key.len().min(40)]).into_owned());
+                return Err(format!("found {found:?} (value of {} bytes), wanted {wanted:?}", value.len()));
+            }
+            None => return Err(format!("{:?} has come back", String::from_utf8_lossy(&key))),
+        }
+    }
+    match expected.next() {
+        Some((key, _)) => Err(format!("{:?} is missing", String::from_utf8_lossy(key))),
+        None => Ok(()),
     }
 }

@@ -40,7 +40,7 @@ fn flip(run: &Run, storage: &FaultStorage) -> Result<Outcome, String> {
         Ok(report) => report,
         Err(error) => return Err(format!("verify: {error}")),
     };
-    match run.models[run.acknowledged].check(&db) {
+    match run.check_now(&db) {
         Ok(()) if report.problems.is_empty() => Ok(Outcome::Harmless),
         Ok(()) => Ok(Outcome::Told),
         // The model's words for an error of the database.
@@ -54,7 +54,9 @@ fn no_flipped_bit_changes_an_answer() {
     let seed = seed_shift();
     let mut workload = sampler(seed);
     // The last session writes too.
-    let commits = workload.steps.iter().filter(|step| matches!(step, Step::Commit(..))).count() as u64;
+    let commits =
+        workload.steps.iter().filter(|step| matches!(step, Step::Commit(..) | Step::Conflict(..))).count()
+            as u64;
     let mut random = Random::new(seed);
     for number in commits + 1..commits + 4 {
         let commit = Commit::random(number, &mut random);

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use duramen::options::Environment;
 use duramen::storage::fault::{FaultStorage, Mutant, Phase};
-use duramen::{Background, Budget, Database, Db, Durability, Error, KeyspaceId, Options, SnapshotId};
+use duramen::{
+    Background, Budget, Database, Db, Durability, Error, KeyspaceId, Options, ScanRange, SnapshotId,
+    WriteBatch,
+};
 
-use crate::model::{self, Commit, KEYSPACES, Model};
+use crate::model::{self, Commit, KEYSPACES, Model, NEVER, NOW_MS, PASSING, READ_BY_ALL};
 use crate::workload::{Step, Workload};
 
-/// No clock and no chance.
+/// A clock that stands, at this many Unix milliseconds, and no chance.
 #[derive(Debug)]
-struct Still;
+struct Still(u64);
 
 impl Environment for Still {
     fn monotonic_ms(&self) -> u64 {
@@ -19,7 +22,7 @@ impl Environment for Still {
     }
 
     fn unix_ms(&self) -> u64 {
-        1000
+        self.0
     }
 
     fn random(&self) -> u64 {
@@ -34,13 +37,46 @@ pub fn options(workload: &Workload) -> Options {
         target_file_bytes: workload.target_file_bytes,
         cache_bytes: 8 << 20,
         background: Background::Inline,
-        environment: Arc::new(Still),
+        environment: Arc::new(Still(NOW_MS)),
         ..Options::default()
     }
 }
 
 pub fn open(storage: &FaultStorage, options: &Options) -> duramen::Result<Db> {
     Db::open_with(Arc::new(storage.clone()), options.clone())
+}
+
+/// The same at another time.
+pub fn options_at(options: &Options, now_ms: u64) -> Options {
+    Options { environment: Arc::new(Still(now_ms)), ..options.clone() }
+}
+
+/// Commits in the way that the commit wants.
+pub fn write(
+    db: &dyn Database,
+    commit: &Commit,
+    ids: [KeyspaceId; KEYSPACES.len()],
+    passing: Option<KeyspaceId>,
+    durability: Durability,
+) -> duramen::Result<()> {
+    let batch = commit.batch(ids, passing);
+    if !commit.in_transaction {
+        return db.write(batch, durability);
+    }
+    let mut transaction = db.transaction()?;
+    transaction.get(ids[0], READ_BY_ALL)?;
+    let savepoint = transaction.savepoint()?;
+    transaction.write(never(ids[0]))?;
+    transaction.rollback_to(savepoint)?;
+    transaction.write(batch)?;
+    transaction.commit(durability)
+}
+
+/// What must not be found anywhere.
+fn never(id: KeyspaceId) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    batch.put(id, NEVER, b"");
+    batch
 }
 
 /// From `moment` on, this many commits survive.
@@ -69,6 +105,23 @@ pub struct Run {
     buffered: Vec<Promise>,
     /// Keyspaces, and when each was there for good.
     keyspaces: Vec<(usize, String)>,
+    /// Commits have operations of every kind.
+    pub every_kind: bool,
+    /// The keyspace that comes and goes, as it is now.
+    passing: Option<KeyspaceId>,
+    /// When it came or went.
+    passed: Vec<Passed>,
+    /// The step at hand was tried before.
+    tried: bool,
+}
+
+/// A keyspace comes or goes.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    begun: usize,
+    /// From here on it is so for good.
+    done: Option<usize>,
+    comes: bool,
 }
 
 /// An open database, with what a program holds on to.
@@ -94,6 +147,10 @@ impl Run {
             synced: Vec::new(),
             buffered: Vec::new(),
             keyspaces: Vec::new(),
+            every_kind: workload.every_kind,
+            passing: None,
+            passed: Vec::new(),
+            tried: false,
         }
     }
 
@@ -115,7 +172,7 @@ impl Run {
                 run.step(&mut program, step).map_err(|error| format!("{step:?}, again: {error}"))?;
             }
         }
-        run.models[run.acknowledged].check(&program.db).map_err(|what| format!("at the end: {what}"))?;
+        run.check_now(&program.db).map_err(|what| format!("at the end: {what}"))?;
         Ok(run)
     }
 
@@ -135,16 +192,28 @@ impl Run {
         }
     }
 
+    /// Compares what is there with what was acknowledged.
+    pub fn check_now(&self, db: &dyn Database) -> Result<(), String> {
+        let model = &self.models[self.acknowledged];
+        model.check(db, NOW_MS)?;
+        model.check_passing(db, NOW_MS, self.passing_at(self.storage.moment()))
+    }
+
     /// Notes that a step is about to be taken for the first time.
     pub fn begin(&mut self, step: &Step) {
-        if let Step::Commit(_, commit) = step {
-            self.begin_commit(commit);
-        }
+        self.tried = false;
+        let comes = match step {
+            Step::Commit(_, commit) | Step::Conflict(_, commit) => return self.begin_commit(commit),
+            Step::CreatePassing => true,
+            Step::DropPassing => false,
+            _ => return,
+        };
+        self.passed.push(Passed { begun: self.storage.moment(), done: None, comes });
     }
 
     fn begin_commit(&mut self, commit: &Commit) {
         let mut model = self.models.last().cloned().unwrap_or_default();
-        model.apply(commit);
+        model.apply(commit, self.passing);
         self.models.push(model);
         self.begun.push(self.storage.moment());
     }
@@ -152,16 +221,36 @@ impl Run {
     /// Takes a step. After a failure it may be taken again.
     pub fn step(&mut self, program: &mut Program, step: &Step) -> duramen::Result<()> {
         let phase = match step {
-            Step::Commit(Durability::Sync, _) | Step::Sync => Phase::Acknowledge,
+            Step::Commit(Durability::Sync, _) | Step::Conflict(Durability::Sync, _) | Step::Sync => {
+                Phase::Acknowledge
+            }
             Step::Flush => Phase::Flush,
             _ => Phase::Other,
         };
         self.storage.set_phase(phase);
+        let tried = std::mem::replace(&mut self.tried, true);
         match step {
-            Step::Commit(durability, commit) => {
-                program.db.write(commit.batch(program.ids), *durability)?;
-                self.acknowledged = self.models.len() - 1;
-                self.promise(*durability);
+            Step::Commit(durability, commit) => self.commit(program, commit, *durability, tried)?,
+            Step::Conflict(durability, commit) => {
+                let mut loser = Database::transaction(&program.db)?;
+                loser.get(program.ids[0], READ_BY_ALL)?;
+                loser.scan(program.ids[1], &ScanRange::all())?;
+                loser.write(never(program.ids[0]))?;
+                self.commit(program, commit, *durability, false)?;
+                match loser.commit(*durability) {
+                    Err(Error::Conflict { .. }) => {}
+                    Err(error) => return Err(error),
+                    Ok(()) => return Err(Error::InvalidArgument("a conflict goes unnoticed".into())),
+                }
+            }
+            Step::CreatePassing => {
+                self.passing = Some(model::create_passing(&program.db)?);
+                self.passing_is_settled();
+            }
+            Step::DropPassing => {
+                program.db.drop_keyspace(PASSING)?;
+                self.passing = None;
+                self.passing_is_settled();
             }
             Step::Sync => {
                 program.db.sync()?;
@@ -200,6 +289,42 @@ impl Run {
             Step::Fault(fault) => self.storage.inject(*fault),
         }
         Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        program: &Program,
+        commit: &Commit,
+        durability: Durability,
+        tried: bool,
+    ) -> duramen::Result<()> {
+        let number = self.models.len() - 1;
+        if tried && model::last_commit(&program.db)? == number {
+            // The call failed, and the commit is there: merges must not be twice.
+            program.db.sync()?;
+        } else {
+            write(&program.db, commit, program.ids, self.passing, durability)?;
+        }
+        self.acknowledged = number;
+        self.promise(durability);
+        Ok(())
+    }
+
+    fn passing_is_settled(&mut self) {
+        let moment = self.storage.moment();
+        if let Some(last) = self.passed.last_mut() {
+            last.done = Some(moment);
+        }
+    }
+
+    /// Whether the keyspace that comes and goes must be there, or must not, after
+    /// a crash at `moment`.
+    pub fn passing_at(&self, moment: usize) -> Option<bool> {
+        match self.passed.iter().rev().find(|passed| passed.begun < moment) {
+            None => Some(false),
+            Some(passed) if passed.done.is_some_and(|done| done <= moment) => Some(passed.comes),
+            Some(_) => None,
+        }
     }
 
     /// Opens again over the same files, as if the process had been killed.

@@ -16,6 +16,13 @@ pub enum Step {
     Maintain(u64),
     /// Creates a keyspace beside the two that commits go to.
     Keyspace(String),
+    /// Creates the keyspace that comes and goes.
+    CreatePassing,
+    /// Drops it.
+    DropPassing,
+    /// A commit during a transaction that has read what it changes, and that
+    /// must fail therefore.
+    Conflict(Durability, Commit),
     /// Holds a snapshot, until [`Step::Release`].
     Snapshot,
     Release,
@@ -37,11 +44,14 @@ pub struct Workload {
     pub target_file_bytes: u64,
     /// So many steps, at the start, are not crashed at.
     pub quiet_steps: usize,
+    /// Commits have operations of every kind, and not puts and deletes alone.
+    pub every_kind: bool,
 }
 
 /// Numbers commits.
 struct Steps {
     random: Random,
+    every_kind: bool,
     steps: Vec<Step>,
     commits: u64,
 }
@@ -50,17 +60,33 @@ const DURABILITIES: [Durability; 3] = [Durability::None, Durability::Buffered, D
 
 impl Steps {
     fn new(seed: u64) -> Steps {
-        Steps { random: Random::new(seed), steps: Vec::new(), commits: 0 }
+        Steps { random: Random::new(seed), every_kind: false, steps: Vec::new(), commits: 0 }
+    }
+
+    fn of_every_kind(seed: u64) -> Steps {
+        Steps { every_kind: true, ..Steps::new(seed) }
     }
 
     fn push(&mut self, step: Step) {
         self.steps.push(step);
     }
 
-    fn commit(&mut self, durability: Durability) {
+    fn next_commit(&mut self) -> Commit {
         self.commits += 1;
-        let commit = Commit::random(self.commits, &mut self.random);
+        match self.every_kind {
+            false => Commit::random(self.commits, &mut self.random),
+            true => Commit::of_every_kind(self.commits, &mut self.random),
+        }
+    }
+
+    fn commit(&mut self, durability: Durability) {
+        let commit = self.next_commit();
         self.push(Step::Commit(durability, commit));
+    }
+
+    fn conflict(&mut self, durability: Durability) {
+        let commit = self.next_commit();
+        self.push(Step::Conflict(durability, commit));
     }
 
     fn commits(&mut self, count: usize, durability: Durability) {
@@ -75,6 +101,7 @@ impl Steps {
     fn named(self, name: &'static str) -> Workload {
         Workload {
             name,
+            every_kind: self.every_kind,
             steps: self.steps,
             names: Names::ByDirectory,
             memtable_bytes: 3 << 10,
@@ -99,7 +126,7 @@ pub fn commits(seed: u64) -> Workload {
 /// WALs that fill up and give way to others, with commits that nobody syncs.
 pub fn rotation(seed: u64) -> Workload {
     let mut steps = Steps::new(seed);
-    for _ in 0..3 {
+    for _ in 0..2 {
         let (buffered, none) = (5 + steps.random.below(15), steps.random.below(8));
         steps.commits(buffered, Durability::Buffered);
         steps.commit(Durability::Sync);
@@ -177,12 +204,67 @@ pub fn keyspaces(seed: u64) -> Workload {
     steps.named("keyspaces")
 }
 
+/// Range deletes, expiry, merges and transactions, through flushes, compactions
+/// and recoveries, with and without a snapshot.
+pub fn operations(seed: u64) -> Workload {
+    let mut steps = Steps::of_every_kind(seed);
+    steps.push(Step::CreatePassing);
+    for round in 0..3 {
+        for _ in 0..2 {
+            (0..4).for_each(|_| steps.any_commit());
+            steps.push(Step::Flush);
+        }
+        if round == 1 {
+            steps.push(Step::Snapshot);
+            (0..3).for_each(|_| steps.any_commit());
+        }
+        steps.push(Step::Compact);
+        steps.conflict(Durability::Buffered);
+        match round {
+            0 => steps.push(Step::Kill),
+            1 => steps.push(Step::Release),
+            _ => steps.push(Step::Close),
+        }
+    }
+    Workload { memtable_bytes: 1 << 20, target_file_bytes: 2 << 10, ..steps.named("operations") }
+}
+
+/// A keyspace that comes and goes: with its data in the log, in memtables, in
+/// tables, and with nothing else that tells the last commit.
+pub fn passing(seed: u64) -> Workload {
+    let mut steps = Steps::of_every_kind(seed);
+    for round in 0..5 {
+        steps.push(Step::CreatePassing);
+        (0..3).for_each(|_| steps.any_commit());
+        if round > 0 {
+            steps.push(Step::Flush);
+        }
+        if round == 2 {
+            (0..2).for_each(|_| steps.any_commit());
+            steps.push(Step::Compact);
+        }
+        if round > 2 {
+            (0..2).for_each(|_| steps.any_commit());
+        }
+        steps.push(Step::DropPassing);
+        match round {
+            0 | 1 => steps.push(Step::Flush),
+            2 => steps.push(Step::Close),
+            3 => steps.push(Step::Kill),
+            _ => {}
+        }
+        steps.any_commit();
+    }
+    steps.push(Step::Close);
+    Workload { memtable_bytes: 1 << 20, ..steps.named("passing keyspaces") }
+}
+
 /// All of it, in any order.
 pub fn mixed(seed: u64) -> Workload {
-    let mut steps = Steps::new(seed);
+    let mut steps = Steps::of_every_kind(seed);
     let mut others = 0;
     while steps.commits < 45 {
-        match steps.random.below(40) {
+        match steps.random.below(43) {
             0 => steps.push(Step::Flush),
             1 => steps.push(Step::Compact),
             2 | 3 => {
@@ -198,6 +280,9 @@ pub fn mixed(seed: u64) -> Workload {
             }
             8 => steps.push(Step::Snapshot),
             9 => steps.push(Step::Release),
+            10 => steps.push(Step::CreatePassing),
+            11 => steps.push(Step::DropPassing),
+            12 => steps.conflict(Durability::Sync),
             _ => steps.any_commit(),
         }
     }
@@ -244,15 +329,17 @@ pub fn manifest_rollover(seed: u64) -> Workload {
 
 /// A little of everything, for runs in which each call fails once.
 pub fn sampler(seed: u64) -> Workload {
-    let mut steps = Steps::new(seed);
+    let mut steps = Steps::of_every_kind(seed);
     (0..6).for_each(|_| steps.any_commit());
     steps.push(Step::Sync);
     steps.push(Step::Flush);
-    steps.push(Step::Keyspace("other".into()));
+    steps.push(Step::CreatePassing);
     (0..6).for_each(|_| steps.any_commit());
     steps.push(Step::Snapshot);
     steps.push(Step::Compact);
-    steps.commits(2, Durability::Buffered);
+    steps.conflict(Durability::Buffered);
+    steps.push(Step::DropPassing);
+    steps.commits(1, Durability::Buffered);
     steps.push(Step::Close);
     steps.commits(3, Durability::Buffered);
     steps.push(Step::Kill);
@@ -268,7 +355,7 @@ pub fn sampler(seed: u64) -> Workload {
 pub type Make = fn(u64) -> Workload;
 
 /// Every workload, the smallest first.
-pub const ALL: [Make; 11] = [
+pub const ALL: [Make; 13] = [
     recovery,
     commits,
     flush,
@@ -280,4 +367,6 @@ pub const ALL: [Make; 11] = [
     mixed,
     names_in_order,
     manifest_rollover,
+    passing,
+    operations,
 ];

@@ -33,3 +33,8 @@ pub fn for_seeds(seeds: std::ops::Range<u64>, case: impl Fn(u64) + std::panic::R
         }
     }
 }
+
+/// So many seeds, or as many as `DURAMEN_SEEDS` says.
+pub fn seed_count(usual: u64) -> u64 {
+    std::env::var("DURAMEN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}

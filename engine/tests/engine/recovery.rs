@@ -509,3 +509,33 @@ fn a_writer_that_was_overtaken_stops() {
     assert_eq!(kind(&error), "Poisoned", "{error}");
     assert_eq!(keyspace.get(b"key014").unwrap().as_deref(), Some(&[14; 40][..]), "reads go on");
 }
+
+/// The last commits were of a keyspace that is gone, and so is the log of them:
+/// "closed at commit 3, but the last one found is 0".
+#[test]
+fn a_dropped_keyspace_takes_no_sequence_numbers_with_it() {
+    let at = |db: &Db| db.stats().unwrap().last_sequence;
+    for close in [true, false] {
+        for flush_first in [true, false] {
+            let storage = MemoryStorage::new();
+            let db = open(&storage, small()).unwrap();
+            let (gone, kept) = (db.create_keyspace("gone").unwrap(), db.create_keyspace("kept").unwrap());
+            db.put(kept, b"key", b"value", Durability::Sync).unwrap();
+            db.put(gone, b"key", b"value", Durability::Sync).unwrap();
+            db.put(gone, b"key", b"value", Durability::Sync).unwrap();
+            if flush_first {
+                db.flush().unwrap();
+            }
+            assert!(db.drop_keyspace("gone").unwrap());
+            db.flush().unwrap();
+            assert_eq!(at(&db), 3);
+            if close {
+                db.close().unwrap();
+            }
+            drop(db);
+            let db = open(&storage, small()).unwrap();
+            assert_eq!(at(&db), 3, "closed: {close}, flushed before: {flush_first}");
+            assert_eq!(db.get(kept, b"key", None).unwrap().as_deref(), Some(&b"value"[..]));
+        }
+    }
+}
