@@ -41,20 +41,40 @@ pub(crate) const BATCH_BYTES_MAX: usize = 256 << 20;
 
 /// Opens the database in `storage`, or creates it.
 pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Core> {
-    check_directory(&*storage, &options)?;
+    let unfinished = check_directory(&*storage, &options)?;
     let lock = storage.lock()?;
     match manifest::load(&*storage)? {
-        Some(loaded) => Recovery::new(storage, options, loaded)?.run(lock),
+        Some(loaded) => {
+            let recovery = Recovery::new(Arc::clone(&storage), options, loaded)?;
+            let core = recovery.run(lock)?;
+            if unfinished {
+                // The checkpoint was finished, save that it still says it is not.
+                let _ = storage.remove(filename::CHECKPOINT);
+            }
+            Ok(core)
+        }
+        None if unfinished => Err(unfinished_checkpoint(&*storage)),
         None => create(storage, options, lock),
     }
 }
 
+fn unfinished_checkpoint(storage: &dyn Storage) -> Error {
+    Error::invalid(format!(
+        "{} holds a checkpoint that was not finished; make it again or remove the directory",
+        storage.describe()
+    ))
+}
+
 /// Refuses, before anything is touched, a directory that holds no database and
-/// may not become one.
-fn check_directory(storage: &dyn Storage, options: &Options) -> Result<()> {
+/// may not become one. True if it says that it is an unfinished checkpoint.
+fn check_directory(storage: &dyn Storage, options: &Options) -> Result<bool> {
     let names = storage.list("")?;
+    let unfinished = names.iter().any(|name| name == filename::CHECKPOINT);
     if names.iter().any(|name| name == filename::CURRENT) {
-        return Ok(());
+        return Ok(unfinished);
+    }
+    if unfinished {
+        return Err(unfinished_checkpoint(storage));
     }
     let ours = [filename::LOCK, filename::MANIFEST_DIR, filename::WAL_DIR, filename::SST_DIR];
     if let Some(name) = names.iter().find(|name| !ours.contains(&name.as_str())) {
@@ -67,7 +87,8 @@ fn check_directory(storage: &dyn Storage, options: &Options) -> Result<()> {
     if !options.create_if_missing {
         return Err(Error::invalid(format!("there is no database in {}", storage.describe())));
     }
-    storage.create_dir("")
+    storage.create_dir("")?;
+    Ok(false)
 }
 
 /// Creates a database, or finishes what an interrupted creation began.
@@ -114,7 +135,7 @@ fn create(storage: Arc<dyn Storage>, options: Options, lock: Box<dyn Lock>) -> R
 }
 
 /// Paths of all files in the directories of a database.
-fn list_files(storage: &dyn Storage) -> Result<Vec<String>> {
+pub(crate) fn list_files(storage: &dyn Storage) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for dir in [filename::MANIFEST_DIR, filename::WAL_DIR] {
         files.extend(storage.list(dir)?.iter().map(|name| format!("{dir}/{name}")));

@@ -16,11 +16,14 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
+mod copy;
 pub mod fault;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod fs;
 pub mod memory;
 pub mod trace;
+
+pub(crate) use copy::{copy, link_or_copy};
 
 /// Whether a directory's names are durable after [`Storage::sync_dir`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,14 @@ pub trait Storage: Send + Sync + Debug {
 
     /// A name for messages: the directory, or `memory`.
     fn describe(&self) -> String;
+
+    /// Where `path` is among the files of the operating system, if it is there:
+    /// what two storages have there may be one file with two names.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn locate(&self, path: &str) -> Option<(&fs::FsStorage, String)> {
+        let _ = path;
+        None
+    }
 }
 
 /// A file open for positional reads.

@@ -120,6 +120,41 @@ impl FsStorage {
         Ok(file)
     }
 
+    /// Makes `to` another name of the file `from` of `source`; false where that
+    /// cannot be done, and then nothing was.
+    #[cfg(not(target_os = "wasi"))]
+    pub(crate) fn link(&self, to: &str, source: &FsStorage, from: &str) -> Result<bool> {
+        let operation = "link";
+        let identity = |file: &File, path: &str| {
+            let stat = rustix::fs::fstat(file).map_err(|errno| Error::io(operation, path, errno.into()))?;
+            Ok((stat.st_dev, stat.st_ino))
+        };
+        let file = source.open_file(operation, from, OFlags::RDONLY)?;
+        let (from_dir, from_name) = source.parent(operation, from)?;
+        let (to_dir, to_name) = self.parent(operation, to)?;
+        let linked =
+            retry_on_intr(|| rustix::fs::linkat(&from_dir, from_name, &to_dir, to_name, AtFlags::empty()));
+        match linked {
+            Ok(()) => {}
+            // Another file system, or one or a policy without links.
+            Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::NOTSUP | Errno::NOSYS) => return Ok(false),
+            #[expect(unreachable_patterns, reason = "the same number as NOTSUP on some systems")]
+            Err(Errno::OPNOTSUPP) => return Ok(false),
+            Err(errno) => return Err(Error::io(operation, to, errno.into())),
+        }
+        let now = self.open_file(operation, to, OFlags::RDONLY)?;
+        if identity(&file, from)? != identity(&now, to)? {
+            return Err(Error::io(operation, to, refused("was replaced meanwhile")));
+        }
+        Ok(true)
+    }
+
+    /// Where guests may write, links are more trouble than copies.
+    #[cfg(target_os = "wasi")]
+    pub(crate) fn link(&self, _to: &str, _source: &FsStorage, _from: &str) -> Result<bool> {
+        Ok(false)
+    }
+
     fn full_path(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.dir.clone() } else { self.dir.join(path) }
     }
@@ -391,6 +426,10 @@ impl Storage for FsStorage {
 
     fn describe(&self) -> String {
         self.dir.display().to_string()
+    }
+
+    fn locate(&self, path: &str) -> Option<(&FsStorage, String)> {
+        Some((self, path.to_owned()))
     }
 }
 
