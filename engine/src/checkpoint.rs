@@ -148,7 +148,7 @@ pub(crate) fn build(
     target: &Arc<dyn Storage>,
     bring: impl Fn(&TableMeta) -> Result<bool>,
 ) -> Result<CheckpointReport> {
-    core.check_writable()?;
+    core.check_sound()?;
     begin(&**target)?;
     let _pins = core.pin_wals();
     let Frozen { state, versions, wals } = freeze(core, writes)?;
@@ -186,7 +186,7 @@ struct Frozen {
 fn freeze(core: &Core, writes: &WritePath) -> Result<Frozen> {
     writes.with_sealed(core, |last_seq| {
         let manifest = lock(&core.manifest);
-        core.check_writable()?;
+        core.check_sound()?;
         let mut state = manifest.state().clone();
         state.header.last_sequence = last_seq;
         // With the manifest locked these are the tables that it names.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::filename;
 use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
 use crate::keyspace::{Keyspace, View};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::merge_operator::{self, BuiltIn, MergeOperator};
 use crate::options::{Background, KeyspaceOptions, Options};
 use crate::read::Moment;
@@ -113,7 +113,8 @@ impl Core {
 
     /// True if worker threads do the background work.
     pub fn threaded(&self) -> bool {
-        self.options.background == Background::Threads && !cfg!(target_family = "wasm")
+        let threads = self.options.background == Background::Threads && !cfg!(target_family = "wasm");
+        threads && !self.options.read_only
     }
 
     pub fn new_file(&self) -> FileNumber {
@@ -145,8 +146,19 @@ impl Core {
     }
 
     /// # Errors
-    /// `Poisoned` after a failure that leaves what is durable unknown.
+    /// `InvalidArgument` where the database is open read-only; otherwise as
+    /// [`Core::check_sound`].
     pub fn check_writable(&self) -> Result<()> {
+        self.check_sound()?;
+        match self.options.read_only {
+            true => Err(manifest::read_only()),
+            false => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// `Poisoned` after a failure that leaves what is durable unknown.
+    pub fn check_sound(&self) -> Result<()> {
         self.check_open()?;
         match self.poison.get() {
             Some(why) => Err(Error::Poisoned(why.clone())),

@@ -66,7 +66,8 @@ struct Parts {
 }
 
 impl Db {
-    /// Opens the database in a directory, created if need be.
+    /// Opens the database in a directory, created if need be; or as it is, where
+    /// [`Options::read_only`] asks for that.
     ///
     /// # Errors
     /// `InvalidArgument` where the directory is something else, or there is
@@ -231,6 +232,10 @@ impl Engine {
         let core = &self.parts.core;
         core.check_open()?;
         self.stop();
+        if core.options.read_only {
+            core.close();
+            return Ok(());
+        }
         // Whoever wrote has been told; there is nothing more to save.
         let poisoned = matches!(core.check_writable(), Err(Error::Poisoned(_)));
         let sealed = self.parts.writes.close(core).and_then(|last_seq| {

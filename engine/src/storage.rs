@@ -79,6 +79,14 @@ pub trait Storage: Send + Sync + Debug {
     /// `Locked` if anyone, this process included, holds it.
     fn lock(&self) -> Result<Box<dyn Lock>>;
 
+    /// Takes a lock that keeps out whoever wants [`Storage::lock`], and nobody
+    /// else, held until the value drops. Changes nothing: where there is no lock
+    /// file none is made, and then only openers in this process are kept out.
+    ///
+    /// # Errors
+    /// `Locked` if anyone holds the exclusive lock.
+    fn lock_shared(&self) -> Result<Box<dyn Lock>>;
+
     /// A name for messages: the directory, or `memory`.
     fn describe(&self) -> String;
 
@@ -130,8 +138,13 @@ pub trait AppendFile: Send + Debug {
     }
 }
 
-/// The exclusive lock of a database; released on drop.
+/// A lock of a database; released on drop.
 pub trait Lock: Send + Sync + Debug {}
+
+/// The refusal of a lock by storages without processes.
+fn locked_in_memory() -> Error {
+    Error::Locked("this database in memory is open already; close it first".into())
+}
 
 /// The error of a read past the end of a file: something that is recorded in
 /// one place is missing in another.

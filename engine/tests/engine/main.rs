@@ -9,6 +9,7 @@ mod golden;
 mod limits;
 mod model;
 mod random;
+mod read_only;
 mod recorder;
 mod recovery;
 mod support;
