@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::filename;
 use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
 use crate::keyspace::{Keyspace, View};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::merge_operator::{self, BuiltIn, MergeOperator};
 use crate::options::{Background, KeyspaceOptions, Options};
 use crate::read::Moment;
@@ -56,6 +56,7 @@ pub(crate) struct Core {
     pub current_wal: AtomicU64,
     /// WALs that take no more batches, and their length.
     pub old_wals: Mutex<BTreeMap<FileNumber, u64>>,
+    wal_pins: Mutex<WalPins>,
     catalog: RwLock<Catalog>,
     next_file: AtomicU64,
     poison: OnceLock<String>,
@@ -100,6 +101,7 @@ impl Core {
             manifest: Mutex::new(parts.manifest),
             current_wal: AtomicU64::new(u64::MAX),
             old_wals: Mutex::new(parts.old_wals),
+            wal_pins: Mutex::default(),
             catalog: RwLock::new(parts.keyspaces.into_iter().map(|k| (k.id, k)).collect()),
             next_file: AtomicU64::new(parts.next_file.0),
             poison: OnceLock::new(),
@@ -111,7 +113,8 @@ impl Core {
 
     /// True if worker threads do the background work.
     pub fn threaded(&self) -> bool {
-        self.options.background == Background::Threads && !cfg!(target_family = "wasm")
+        let threads = self.options.background == Background::Threads && !cfg!(target_family = "wasm");
+        threads && !self.options.read_only
     }
 
     pub fn new_file(&self) -> FileNumber {
@@ -146,8 +149,19 @@ impl Core {
     }
 
     /// # Errors
-    /// `Poisoned` after a failure that leaves what is durable unknown.
+    /// `InvalidArgument` where the database is open read-only; otherwise as
+    /// [`Core::check_sound`].
     pub fn check_writable(&self) -> Result<()> {
+        self.check_sound()?;
+        match self.options.read_only {
+            true => Err(manifest::read_only()),
+            false => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// `Poisoned` after a failure that leaves what is durable unknown.
+    pub fn check_sound(&self) -> Result<()> {
         self.check_open()?;
         match self.poison.get() {
             Some(why) => Err(Error::Poisoned(why.clone())),
@@ -344,6 +358,25 @@ impl Core {
         Ok(())
     }
 
+    /// Removes a WAL that the manifest does not list any more, at once or when
+    /// nobody copies WALs.
+    pub fn remove_wal(&self, number: FileNumber) {
+        let mut pins = lock(&self.wal_pins);
+        if pins.holders > 0 {
+            pins.waiting.push(number);
+            return;
+        }
+        drop(pins);
+        // What cannot be removed now is an orphan for the next open.
+        let _ = self.storage.remove(&filename::wal(number));
+    }
+
+    /// Keeps every WAL that is there now.
+    pub fn pin_wals(&self) -> PinnedWals<'_> {
+        lock(&self.wal_pins).holders += 1;
+        PinnedWals(self)
+    }
+
     /// Bytes of all WALs that take no more batches.
     pub fn old_wal_bytes(&self) -> u64 {
         lock(&self.old_wals).values().sum()
@@ -355,6 +388,30 @@ fn unknown_outcome(error: Error) -> Error {
     match error {
         Error::Poisoned(_) | Error::Locked(_) | Error::InvalidArgument(_) => error,
         other => Error::Poisoned(format!("the manifest could not be written ({other})")),
+    }
+}
+
+/// WALs that must stay for a while.
+#[derive(Debug, Default)]
+struct WalPins {
+    holders: usize,
+    /// WALs to remove when nobody holds them.
+    waiting: Vec<FileNumber>,
+}
+
+/// While it lives no WAL is removed.
+pub(crate) struct PinnedWals<'a>(&'a Core);
+
+impl Drop for PinnedWals<'_> {
+    fn drop(&mut self) {
+        let mut pins = lock(&self.0.wal_pins);
+        pins.holders -= 1;
+        if pins.holders > 0 {
+            return;
+        }
+        let waiting = std::mem::take(&mut pins.waiting);
+        drop(pins);
+        waiting.into_iter().for_each(|number| self.0.remove_wal(number));
     }
 }
 

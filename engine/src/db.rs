@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use crate::api::SnapshotId;
 use crate::background::{Background, Lane};
 use crate::batch::WriteBatch;
+use crate::checkpoint::{self, CheckpointReport};
 use crate::core::Core;
 use crate::edit::Item;
 use crate::error::{Error, Result};
@@ -65,7 +66,8 @@ struct Parts {
 }
 
 impl Db {
-    /// Opens the database in a directory, created if need be.
+    /// Opens the database in a directory, created if need be; or as it is, where
+    /// [`Options::read_only`] asks for that.
     ///
     /// # Errors
     /// `InvalidArgument` where the directory is something else, or there is
@@ -168,6 +170,36 @@ impl Db {
         Snapshot::new(Arc::clone(&self.engine))
     }
 
+    /// Makes a complete database of its own in a new or empty directory, as this
+    /// one is now, while reads and writes go on.
+    ///
+    /// Every commit that was acknowledged before the call is in it, and durable
+    /// on return. SSTables are the same files under second names where both
+    /// directories are on one file system that can do that, and copies
+    /// otherwise: either database may be changed, compacted or removed without
+    /// the other, but what damages the bytes of a shared file damages both. See
+    /// [`crate::checkpoint`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the directory holds anything but an unfinished
+    /// checkpoint, which is made anew; `Locked` while one is being made there;
+    /// `Corruption` where a file of this database has not its length; `Io`;
+    /// `Poisoned`. What is there after an error is no database, and is refused
+    /// as one.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    pub fn checkpoint(&self, path: impl AsRef<Path>) -> Result<CheckpointReport> {
+        self.checkpoint_to(Arc::new(crate::storage::fs::FsStorage::new(path.as_ref())))
+    }
+
+    /// The same in any storage.
+    ///
+    /// # Errors
+    /// As [`Db::checkpoint`].
+    pub fn checkpoint_to(&self, target: Arc<dyn Storage>) -> Result<CheckpointReport> {
+        let Parts { core, writes, .. } = &*self.engine.parts;
+        checkpoint::checkpoint(core, writes, &target)
+    }
+
     fn core(&self) -> &Core {
         &self.engine.parts.core
     }
@@ -200,6 +232,10 @@ impl Engine {
         let core = &self.parts.core;
         core.check_open()?;
         self.stop();
+        if core.options.read_only {
+            core.close();
+            return Ok(());
+        }
         // Whoever wrote has been told; there is nothing more to save.
         let poisoned = matches!(core.check_writable(), Err(Error::Poisoned(_)));
         let sealed = self.parts.writes.close(core).and_then(|last_seq| {

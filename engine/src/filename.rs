@@ -3,6 +3,7 @@
 //! ```text
 //! CURRENT                              which manifest is live
 //! LOCK                                 held by the process that has the database open
+//! CHECKPOINT                           this is not complete yet, unless CURRENT is
 //! manifest/000007.log                  version edits
 //! wal/000012.log                       batches
 //! sst/<keyspace id>/000009.parquet     one SSTable
@@ -19,6 +20,8 @@ use crate::key::{FileNumber, KeyspaceId};
 pub const CURRENT: &str = "CURRENT";
 /// The file whose lock keeps a second process out.
 pub const LOCK: &str = "LOCK";
+/// The file that marks a checkpoint in the making; without contents.
+pub const CHECKPOINT: &str = "CHECKPOINT";
 /// Directory of the manifests.
 pub const MANIFEST_DIR: &str = "manifest";
 /// Directory of the WALs.

@@ -94,8 +94,7 @@ impl Flush {
         for number in unneeded {
             lock(&core.old_wals).remove(&number);
             if core.names_durable {
-                // What cannot be removed now is an orphan for the next open.
-                let _ = core.storage.remove(&filename::wal(number));
+                core.remove_wal(number);
             }
         }
         Ok(())

@@ -33,6 +33,7 @@
 pub mod api;
 mod background;
 pub mod batch;
+pub mod checkpoint;
 mod compaction;
 mod core;
 pub mod current;
@@ -68,6 +69,7 @@ mod write;
 
 pub use api::{Database, DatabaseTransaction, Progress, Savepoint, Scan, ScanRange, SnapshotId};
 pub use batch::WriteBatch;
+pub use checkpoint::CheckpointReport;
 pub use db::{Batch, Db, Keyspace, Rows, Snapshot, Transaction};
 pub use error::{Error, Result};
 pub use key::{Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};

@@ -35,9 +35,12 @@ const EDIT_BYTES_MAX: usize = 256 << 20;
 #[derive(Debug)]
 pub struct Manifest {
     storage: Arc<dyn Storage>,
-    log: LogWriter,
+    /// `None` where nothing may be written.
+    log: Option<LogWriter>,
     current: Current,
     state: State,
+    /// What the edits on disk add up to, where that is not `state`.
+    recorded: Option<State>,
     /// Length after the first edit.
     snapshot_bytes: u64,
 }
@@ -53,6 +56,11 @@ pub struct Loaded {
     pub bytes: u64,
     /// Edits in it, the first one included.
     edits: u64,
+}
+
+/// The refusal of a change where nothing may be written.
+pub(crate) fn read_only() -> Error {
+    Error::invalid("the database is open read-only; open it without `read_only` to change anything")
 }
 
 fn id(number: FileNumber, database_id: u64) -> LogId {
@@ -193,7 +201,19 @@ impl Manifest {
             Err(database_id) => current::create(&*storage, number, *database_id, names)?,
         };
         let snapshot_bytes = log.len();
-        Ok(Manifest { storage, log, current, state, snapshot_bytes })
+        Ok(Manifest { storage, log: Some(log), current, state, recorded: None, snapshot_bytes })
+    }
+
+    /// The manifest that was loaded, for reading alone; `state` is what recovery
+    /// has made of it.
+    pub(crate) fn read_only(storage: Arc<dyn Storage>, loaded: Loaded, state: State) -> Manifest {
+        let Loaded { state: recorded, current, bytes, .. } = loaded;
+        Manifest { storage, log: None, current, state, recorded: Some(recorded), snapshot_bytes: bytes }
+    }
+
+    /// What the edits on disk add up to.
+    pub(crate) fn recorded(&self) -> &State {
+        self.recorded.as_ref().unwrap_or(&self.state)
     }
 
     /// The durable state.
@@ -214,9 +234,10 @@ impl Manifest {
     pub fn commit(&mut self, items: &[Item]) -> Result<()> {
         let mut state = self.state.clone();
         state.apply(items).map_err(|what| Error::invalid(format!("version edit refused: {what}")))?;
+        let log = self.log.as_mut().ok_or_else(read_only)?;
         current::check(&*self.storage, &self.current)?;
-        let seq = SequenceNumber(self.log.last_seq().0 + 1);
-        let written = self.log.append(seq, &encode(items)).and_then(|()| self.log.sync());
+        let seq = SequenceNumber(log.last_seq().0 + 1);
+        let written = log.append(seq, &encode(items)).and_then(|()| log.sync());
         written.map_err(|error| Error::Poisoned(format!("the manifest could not be written ({error})")))?;
         self.state = state;
         Ok(())
@@ -224,7 +245,8 @@ impl Manifest {
 
     /// True once edits have outgrown the state they describe.
     pub fn is_long(&self) -> bool {
-        self.log.len() - self.snapshot_bytes > ROLL_BYTES.max(self.snapshot_bytes)
+        let bytes = self.log.as_ref().map_or(0, LogWriter::len);
+        bytes.saturating_sub(self.snapshot_bytes) > ROLL_BYTES.max(self.snapshot_bytes)
     }
 
     /// Begins the manifest `number` with the state of this one, which is

@@ -56,6 +56,13 @@ pub trait Environment: Send + Sync + Debug {
 pub struct Options {
     /// Create the database if the directory is empty or absent. Default: true.
     pub create_if_missing: bool,
+    /// Open for reading alone, beside any number of other readers and no writer:
+    /// not one byte of the storage changes, and every call that would write
+    /// answers `InvalidArgument`. Commits that are only in the log are replayed
+    /// into memory and stay there, whatever `memtable_bytes` is. Other openers
+    /// are kept out by the lock file, which is not made where there is none; a
+    /// writer elsewhere is then not noticed and must not be. Default: false.
+    pub read_only: bool,
     /// Durability of the calls that do not name one. Default: `Buffered`.
     pub durability: Durability,
     /// Bytes of one memtable before it is flushed. Default: 64 MiB natively,
@@ -91,6 +98,7 @@ impl Default for Options {
         let wasm = cfg!(target_family = "wasm");
         Options {
             create_if_missing: true,
+            read_only: false,
             durability: Durability::default(),
             memtable_bytes: if wasm { 16 << 20 } else { 64 << 20 },
             cache_bytes: if wasm { 64 << 20 } else { 256 << 20 },

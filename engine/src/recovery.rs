@@ -10,6 +10,9 @@
 //!    WALs end, and make it live.
 //! 5. Remove files that nothing refers to.
 //!
+//! Opened for reading alone, a database is left as it is: the lock is shared,
+//! and recovery ends with the replay of the WALs.
+//!
 //! Nothing is changed before step 3 has succeeded, and a crash at any point
 //! leaves a database that opens the same way. A recovered WAL is never appended
 //! to; its memtables are flushed like any other.
@@ -41,20 +44,45 @@ pub(crate) const BATCH_BYTES_MAX: usize = 256 << 20;
 
 /// Opens the database in `storage`, or creates it.
 pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Core> {
-    check_directory(&*storage, &options)?;
-    let lock = storage.lock()?;
+    let unfinished = check_directory(&*storage, &options)?;
+    let lock = if options.read_only { storage.lock_shared()? } else { storage.lock()? };
     match manifest::load(&*storage)? {
-        Some(loaded) => Recovery::new(storage, options, loaded)?.run(lock),
+        Some(loaded) => {
+            let recovery = Recovery::new(Arc::clone(&storage), options, loaded)?;
+            let core = recovery.run(lock)?;
+            if unfinished && !core.options.read_only {
+                // The checkpoint was finished, save that it still says it is not.
+                let _ = storage.remove(filename::CHECKPOINT);
+            }
+            Ok(core)
+        }
+        None if unfinished => Err(unfinished_checkpoint(&*storage)),
+        None if options.read_only => Err(no_database(&*storage)),
         None => create(storage, options, lock),
     }
 }
 
+fn no_database(storage: &dyn Storage) -> Error {
+    Error::invalid(format!("there is no database in {}", storage.describe()))
+}
+
+fn unfinished_checkpoint(storage: &dyn Storage) -> Error {
+    Error::invalid(format!(
+        "{} holds a checkpoint that was not finished; make it again or remove the directory",
+        storage.describe()
+    ))
+}
+
 /// Refuses, before anything is touched, a directory that holds no database and
-/// may not become one.
-fn check_directory(storage: &dyn Storage, options: &Options) -> Result<()> {
+/// may not become one. True if it says that it is an unfinished checkpoint.
+fn check_directory(storage: &dyn Storage, options: &Options) -> Result<bool> {
     let names = storage.list("")?;
+    let unfinished = names.iter().any(|name| name == filename::CHECKPOINT);
     if names.iter().any(|name| name == filename::CURRENT) {
-        return Ok(());
+        return Ok(unfinished);
+    }
+    if unfinished {
+        return Err(unfinished_checkpoint(storage));
     }
     let ours = [filename::LOCK, filename::MANIFEST_DIR, filename::WAL_DIR, filename::SST_DIR];
     if let Some(name) = names.iter().find(|name| !ours.contains(&name.as_str())) {
@@ -64,10 +92,11 @@ fn check_directory(storage: &dyn Storage, options: &Options) -> Result<()> {
             filename::CURRENT
         )));
     }
-    if !options.create_if_missing {
-        return Err(Error::invalid(format!("there is no database in {}", storage.describe())));
+    if options.read_only || !options.create_if_missing {
+        return Err(no_database(storage));
     }
-    storage.create_dir("")
+    storage.create_dir("")?;
+    Ok(false)
 }
 
 /// Creates a database, or finishes what an interrupted creation began.
@@ -114,7 +143,7 @@ fn create(storage: Arc<dyn Storage>, options: Options, lock: Box<dyn Lock>) -> R
 }
 
 /// Paths of all files in the directories of a database.
-fn list_files(storage: &dyn Storage) -> Result<Vec<String>> {
+pub(crate) fn list_files(storage: &dyn Storage) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for dir in [filename::MANIFEST_DIR, filename::WAL_DIR] {
         files.extend(storage.list(dir)?.iter().map(|name| format!("{dir}/{name}")));
@@ -159,7 +188,9 @@ impl Recovery {
         let files = list_files(&*self.storage)?;
         let mut state = self.loaded.state.clone();
         let (old_wals, wal_seq) = self.replay_all(&mut state)?;
-        self.sync_names()?;
+        if !self.options.read_only {
+            self.sync_names()?;
+        }
         let last_seq = highest_sequence(&state).max(wal_seq);
         if let Some(closed_at) = state.clean_close.filter(|closed_at| *closed_at != last_seq) {
             let what = format!("closed at commit {}, but the last one found is {}", closed_at.0, last_seq.0);
@@ -174,9 +205,24 @@ impl Recovery {
         state.wals.retain(|number, _| is_needed(number));
         old_wals.retain(|number, _| is_needed(number));
         let number = FileNumber(next_file(&state, &files));
-        state.header.epoch += 1;
         state.header.last_sequence = last_seq;
         let previous = self.loaded.current;
+        if self.options.read_only {
+            let manifest = Manifest::read_only(Arc::clone(&self.storage), self.loaded, state);
+            return Ok(Core::new(Parts {
+                storage: self.storage,
+                options: self.options,
+                cache: self.cache,
+                manifest,
+                keyspaces: self.keyspaces.into_values().collect(),
+                old_wals,
+                last_seq,
+                next_file: number,
+                counters: self.counters,
+                lock,
+            }));
+        }
+        state.header.epoch += 1;
         if !previous.names_durable {
             // This host may be one that can: from now on they would count as durable.
             for dir in ["", filename::WAL_DIR, filename::SST_DIR] {
@@ -271,7 +317,7 @@ impl Recovery {
                 None => {
                     // Earlier WALs were synced before this one took batches. Of
                     // this one even a seal may be there and not be durable.
-                    if may_be_torn {
+                    if may_be_torn && !self.options.read_only {
                         self.storage.sync(&path)?;
                     }
                     if !found.sealed {

@@ -16,11 +16,14 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 
+mod copy;
 pub mod fault;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub mod fs;
 pub mod memory;
 pub mod trace;
+
+pub(crate) use copy::{copy, link_or_copy};
 
 /// Whether a directory's names are durable after [`Storage::sync_dir`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +79,24 @@ pub trait Storage: Send + Sync + Debug {
     /// `Locked` if anyone, this process included, holds it.
     fn lock(&self) -> Result<Box<dyn Lock>>;
 
+    /// Takes a lock that keeps out whoever wants [`Storage::lock`], and nobody
+    /// else, held until the value drops. Changes nothing: where there is no lock
+    /// file none is made, and then only openers in this process are kept out.
+    ///
+    /// # Errors
+    /// `Locked` if anyone holds the exclusive lock.
+    fn lock_shared(&self) -> Result<Box<dyn Lock>>;
+
     /// A name for messages: the directory, or `memory`.
     fn describe(&self) -> String;
+
+    /// Where `path` is among the files of the operating system, if it is there:
+    /// what two storages have there may be one file with two names.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    fn locate(&self, path: &str) -> Option<(&fs::FsStorage, String)> {
+        let _ = path;
+        None
+    }
 }
 
 /// A file open for positional reads.
@@ -119,8 +138,13 @@ pub trait AppendFile: Send + Debug {
     }
 }
 
-/// The exclusive lock of a database; released on drop.
+/// A lock of a database; released on drop.
 pub trait Lock: Send + Sync + Debug {}
+
+/// The refusal of a lock by storages without processes.
+fn locked_in_memory() -> Error {
+    Error::Locked("this database in memory is open already; close it first".into())
+}
 
 /// The error of a read past the end of a file: something that is recorded in
 /// one place is missing in another.

@@ -47,7 +47,7 @@ fn verify_manifest(core: &Core, report: &mut VerifyReport) -> Result<()> {
     });
     note(report, read)?;
     let loaded = manifest::load(&*core.storage).and_then(|loaded| match loaded {
-        Some(loaded) if loaded.state == *manifest.state() => Ok(loaded.bytes),
+        Some(loaded) if loaded.state == *manifest.recorded() => Ok(loaded.bytes),
         _ => {
             let path = filename::manifest(manifest.current().manifest);
             Err(Error::corruption(path, 0, "the edits do not add up to the state of the open database"))

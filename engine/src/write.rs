@@ -128,6 +128,14 @@ impl WritePath {
         Ok(writer.last_seq)
     }
 
+    /// Seals the WAL, and runs `look` while nobody commits: the log is complete
+    /// up to the sequence number that it is told.
+    pub fn with_sealed<T>(&self, core: &Core, look: impl FnOnce(SequenceNumber) -> Result<T>) -> Result<T> {
+        let mut writer = lock(&self.writer);
+        writer.seal(core)?;
+        look(writer.last_seq)
+    }
+
     /// Runs `look` on the WAL that takes batches, held still.
     pub fn with_wal<T>(&self, look: impl FnOnce(Option<&Wal>) -> T) -> T {
         look(lock(&self.writer).wal.as_ref())

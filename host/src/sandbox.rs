@@ -107,6 +107,10 @@ impl Sandbox {
     /// `Unsupported` where this machine cannot run compiled code; and what
     /// recovery answers.
     pub fn open(directory: impl AsRef<Path>, options: SandboxOptions) -> Result<Self> {
+        if options.engine.read_only {
+            let text = "a sandbox cannot open a database read-only; open it natively";
+            return Err(Error::Unsupported(text.into()));
+        }
         let options = options.fitted()?;
         let lock = DirectoryLock::take(directory.as_ref(), options.engine.create_if_missing)?;
         let compiled = Compiled::shared(&options.cache)?;

@@ -223,6 +223,8 @@ struct Shared {
     /// `CURRENT` was created here.
     created_current: bool,
     locked: bool,
+    /// Holders of the shared lock.
+    readers: usize,
 }
 
 impl FaultStorage {
@@ -253,6 +255,7 @@ impl FaultStorage {
             rot: Vec::new(),
             created_current: false,
             locked: false,
+            readers: 0,
         };
         FaultStorage { shared: Arc::new(Mutex::new(shared)) }
     }
@@ -625,13 +628,23 @@ impl Storage for FaultStorage {
     fn lock(&self) -> Result<Box<dyn Lock>> {
         let mut shared = lock(&self.shared);
         shared.call(Operation::Lock, filename::LOCK)?;
-        if shared.locked {
-            return Err(Error::Locked("this database in memory is open already; close it first".into()));
+        if shared.locked || shared.readers > 0 {
+            return Err(super::locked_in_memory());
         }
         shared.locked = true;
         // Whoever opens now is another process, as far as creation goes.
         shared.created_current = false;
-        Ok(Box::new(FaultLock { shared: Arc::clone(&self.shared) }))
+        Ok(Box::new(FaultLock { shared: Arc::clone(&self.shared), exclusive: true }))
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn Lock>> {
+        let mut shared = lock(&self.shared);
+        shared.call(Operation::Lock, filename::LOCK)?;
+        if shared.locked {
+            return Err(super::locked_in_memory());
+        }
+        shared.readers += 1;
+        Ok(Box::new(FaultLock { shared: Arc::clone(&self.shared), exclusive: false }))
     }
 
     fn describe(&self) -> String {
@@ -726,6 +739,7 @@ impl AppendFile for FaultAppend {
 
 struct FaultLock {
     shared: Arc<Mutex<Shared>>,
+    exclusive: bool,
 }
 
 impl fmt::Debug for FaultLock {
@@ -738,7 +752,11 @@ impl Lock for FaultLock {}
 
 impl Drop for FaultLock {
     fn drop(&mut self) {
-        lock(&self.shared).locked = false;
+        let mut shared = lock(&self.shared);
+        match self.exclusive {
+            true => shared.locked = false,
+            false => shared.readers -= 1,
+        }
     }
 }
 

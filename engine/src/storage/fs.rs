@@ -15,7 +15,7 @@
 //! | lock | `flock` on `LOCK`, and this process | this process; the host locks | same |
 //! | directory sync | yes | `Unsupported` | yes, through `wasi:filesystem` |
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -145,6 +145,41 @@ impl FsStorage {
         mode: Mode,
     ) -> Result<rustix::io::Result<OwnedFd>> {
         Ok(retry_on_intr(|| rustix::fs::open(self.full_path(path), flags, mode)))
+    }
+
+    /// Makes `to` another name of the file `from` of `source`; false where that
+    /// cannot be done, and then nothing was.
+    #[cfg(not(target_os = "wasi"))]
+    pub(crate) fn link(&self, to: &str, source: &FsStorage, from: &str) -> Result<bool> {
+        let operation = "link";
+        let identity = |file: &File, path: &str| {
+            let stat = rustix::fs::fstat(file).map_err(|errno| Error::io(operation, path, errno.into()))?;
+            Ok((stat.st_dev, stat.st_ino))
+        };
+        let file = source.open_file(operation, from, OFlags::RDONLY)?;
+        let (from_dir, from_name) = source.parent(operation, from)?;
+        let (to_dir, to_name) = self.parent(operation, to)?;
+        let linked =
+            retry_on_intr(|| rustix::fs::linkat(&from_dir, from_name, &to_dir, to_name, AtFlags::empty()));
+        match linked {
+            Ok(()) => {}
+            // Another file system, or one or a policy without links.
+            Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::NOTSUP | Errno::NOSYS) => return Ok(false),
+            #[expect(unreachable_patterns, reason = "the same number as NOTSUP on some systems")]
+            Err(Errno::OPNOTSUPP) => return Ok(false),
+            Err(errno) => return Err(Error::io(operation, to, errno.into())),
+        }
+        let now = self.open_file(operation, to, OFlags::RDONLY)?;
+        if identity(&file, from)? != identity(&now, to)? {
+            return Err(Error::io(operation, to, refused("was replaced meanwhile")));
+        }
+        Ok(true)
+    }
+
+    /// Where guests may write, links are more trouble than copies.
+    #[cfg(target_os = "wasi")]
+    pub(crate) fn link(&self, _to: &str, _source: &FsStorage, _from: &str) -> Result<bool> {
+        Ok(false)
     }
 
     fn full_path(&self, path: &str) -> PathBuf {
@@ -402,28 +437,62 @@ impl Storage for FsStorage {
     }
 
     fn lock(&self) -> Result<Box<dyn Lock>> {
-        let key = self.lock_key()?;
-        if !hold(&OPEN).insert(key.to_owned()) {
-            let text = format!(
-                "{} is open in this process already; share that handle or close it first",
-                self.describe()
-            );
-            return Err(Error::Locked(text));
-        }
-        // From here on a failure takes the entry out again.
-        let mut lock = FsLock { key, file: None };
+        let mut lock = self.enter(true)?;
         lock.file = self.lock_file()?;
+        Ok(Box::new(lock))
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn Lock>> {
+        let mut lock = self.enter(false)?;
+        lock.file = self.lock_file_shared()?;
         Ok(Box::new(lock))
     }
 
     fn describe(&self) -> String {
         self.dir.display().to_string()
     }
+
+    fn locate(&self, path: &str) -> Option<(&FsStorage, String)> {
+        Some((self, path.to_owned()))
+    }
 }
 
 /// Directories open in this process: natively by device and inode, so that two
 /// spellings of a path are one directory.
-static OPEN: Mutex<BTreeSet<LockKey>> = Mutex::new(BTreeSet::new());
+static OPEN: Mutex<BTreeMap<LockKey, Holders>> = Mutex::new(BTreeMap::new());
+
+/// Who in this process holds a directory.
+#[derive(Debug)]
+enum Holders {
+    Writer,
+    Readers(usize),
+}
+
+impl FsStorage {
+    /// Puts the directory on the list; dropping the value takes it off.
+    fn enter(&self, exclusive: bool) -> Result<FsLock> {
+        use std::collections::btree_map::Entry;
+
+        let key = self.lock_key()?;
+        match (hold(&OPEN).entry(key.to_owned()), exclusive) {
+            (Entry::Vacant(entry), true) => drop(entry.insert(Holders::Writer)),
+            (Entry::Vacant(entry), false) => drop(entry.insert(Holders::Readers(1))),
+            (Entry::Occupied(mut entry), false) if matches!(entry.get(), Holders::Readers(_)) => {
+                if let Holders::Readers(readers) = entry.get_mut() {
+                    *readers += 1;
+                }
+            }
+            (Entry::Occupied(_), _) => {
+                let text = format!(
+                    "{} is open in this process already; share that handle or close it first",
+                    self.describe()
+                );
+                return Err(Error::Locked(text));
+            }
+        }
+        Ok(FsLock { key, file: None })
+    }
+}
 
 #[cfg(not(target_os = "wasi"))]
 type LockKey = (u64, u64);
@@ -443,27 +512,56 @@ impl FsStorage {
     /// Removing it would let two processes lock two files of one name.
     fn lock_file(&self) -> Result<Option<File>> {
         use std::fs::TryLockError;
-        use std::io::{Read, Write};
+        use std::io::Write;
 
         let path = crate::filename::LOCK;
         let mut file = self.open_file("lock", path, OFlags::RDWR | OFlags::CREATE)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut owner = String::new();
-                let read = (&file).take(20).read_to_string(&mut owner);
-                let owner = match (read, owner.trim().parse::<u32>()) {
-                    (Ok(_), Ok(id)) => format!("process {id}"),
-                    _ => "another process".to_owned(),
-                };
-                let dir = self.describe();
-                return Err(Error::Locked(format!("{dir} is open in {owner}; close it there first")));
+                // Readers leave no name: what is in the file is an older owner's.
+                let readers = file.try_lock_shared().is_ok();
+                return Err(self.locked(if readers { None } else { Some(&file) }));
             }
             Err(TryLockError::Error(source)) => return Err(Error::io("lock", path, source)),
         }
         // Only for the message above; a full disk must not keep anybody out.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Some(file))
+    }
+
+    /// As [`FsStorage::lock_file`], for a reader, who changes nothing.
+    fn lock_file_shared(&self) -> Result<Option<File>> {
+        use std::fs::TryLockError;
+
+        let path = crate::filename::LOCK;
+        let file = match self.open_file("lock", path, OFlags::RDONLY) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(self.locked(Some(&file))),
+            Err(TryLockError::Error(source)) => Err(Error::io("lock", path, source)),
+        }
+    }
+
+    /// The refusal where another process has the lock; a writer has put its id
+    /// into the file.
+    fn locked(&self, owner: Option<&File>) -> Error {
+        use std::io::Read;
+
+        let dir = self.describe();
+        let Some(file) = owner else {
+            return Error::Locked(format!("{dir} is open for reading elsewhere; close it there first"));
+        };
+        let mut owner = String::new();
+        let read = file.take(20).read_to_string(&mut owner);
+        let owner = match (read, owner.trim().parse::<u32>()) {
+            (Ok(_), Ok(id)) => format!("process {id}"),
+            _ => "another process".to_owned(),
+        };
+        Error::Locked(format!("{dir} is open in {owner}; close it there first"))
     }
 }
 
@@ -476,6 +574,10 @@ impl FsStorage {
 
     /// WASI has no file locks; whoever opened the directory for the guest locks.
     fn lock_file(&self) -> Result<Option<File>> {
+        Ok(None)
+    }
+
+    fn lock_file_shared(&self) -> Result<Option<File>> {
         Ok(None)
     }
 }
@@ -493,7 +595,11 @@ impl Drop for FsLock {
         // Unlock before leaving the list, or the next opener in this process
         // would be told of another process.
         self.file = None;
-        hold(&OPEN).remove(&self.key);
+        let mut open = hold(&OPEN);
+        match open.get_mut(&self.key) {
+            Some(Holders::Readers(readers)) if *readers > 1 => *readers -= 1,
+            _ => drop(open.remove(&self.key)),
+        }
     }
 }
 

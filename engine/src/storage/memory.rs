@@ -25,6 +25,8 @@ struct State {
     files: BTreeMap<String, Content>,
     dirs: BTreeSet<String>,
     locked: bool,
+    /// Holders of the shared lock.
+    readers: usize,
 }
 
 type Content = Arc<Mutex<Vec<u8>>>;
@@ -93,7 +95,7 @@ impl MemoryStorage {
             (path.clone(), Arc::new(Mutex::new(hold(content).clone())))
         };
         let files = state.files.iter().map(copy).collect();
-        let copied = State { files, dirs: state.dirs.clone(), locked: false };
+        let copied = State { files, dirs: state.dirs.clone(), ..State::default() };
         MemoryStorage { state: Arc::new(Mutex::new(copied)) }
     }
 }
@@ -173,11 +175,20 @@ impl Storage for MemoryStorage {
 
     fn lock(&self) -> Result<Box<dyn Lock>> {
         let mut state = hold(&self.state);
-        if state.locked {
-            return Err(Error::Locked("this database in memory is open already; close it first".into()));
+        if state.locked || state.readers > 0 {
+            return Err(super::locked_in_memory());
         }
         state.locked = true;
-        Ok(Box::new(MemoryLock { state: self.state.clone() }))
+        Ok(Box::new(MemoryLock { state: self.state.clone(), exclusive: true }))
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn Lock>> {
+        let mut state = hold(&self.state);
+        if state.locked {
+            return Err(super::locked_in_memory());
+        }
+        state.readers += 1;
+        Ok(Box::new(MemoryLock { state: self.state.clone(), exclusive: false }))
     }
 
     fn describe(&self) -> String {
@@ -252,12 +263,17 @@ impl AppendFile for MemoryAppend {
 #[derive(Debug)]
 struct MemoryLock {
     state: Arc<Mutex<State>>,
+    exclusive: bool,
 }
 
 impl Lock for MemoryLock {}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        hold(&self.state).locked = false;
+        let mut state = hold(&self.state);
+        match self.exclusive {
+            true => state.locked = false,
+            false => state.readers -= 1,
+        }
     }
 }

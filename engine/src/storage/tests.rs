@@ -103,7 +103,16 @@ fn behaves(storage: &dyn Storage) {
     // One at a time.
     let lock = storage.lock().unwrap();
     assert!(matches!(storage.lock(), Err(Error::Locked(_))));
+    assert!(matches!(storage.lock_shared(), Err(Error::Locked(_))));
     drop(lock);
+    drop(storage.lock().unwrap());
+
+    // Readers keep writers out, and not each other.
+    let readers = [storage.lock_shared().unwrap(), storage.lock_shared().unwrap()];
+    for reader in readers {
+        assert!(matches!(storage.lock(), Err(Error::Locked(_))));
+        drop(reader);
+    }
     drop(storage.lock().unwrap());
 }
 
@@ -343,6 +352,39 @@ mod native {
         drop(lock);
         other.try_lock().unwrap();
         assert!(dir.path().join("LOCK").exists(), "the lock file is never deleted");
+    }
+
+    #[test]
+    fn a_shared_lock_changes_nothing_and_keeps_writers_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage_in(dir.path());
+        let reader = storage.lock_shared().unwrap();
+        assert!(!dir.path().join("LOCK").exists(), "none is made");
+        drop(reader);
+        drop(storage.lock().unwrap());
+        fs::write(dir.path().join("LOCK"), "4711\n").unwrap();
+
+        let other = File::options().read(true).open(dir.path().join("LOCK")).unwrap();
+        other.try_lock_shared().unwrap();
+        drop(storage.lock_shared().unwrap());
+        match storage.lock() {
+            Err(Error::Locked(text)) => assert!(text.contains("for reading"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+        drop(other);
+        let writer = File::options().read(true).open(dir.path().join("LOCK")).unwrap();
+        writer.try_lock().unwrap();
+        match storage.lock_shared() {
+            Err(Error::Locked(text)) => assert!(text.contains("process 4711"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+        drop(writer);
+        let reader = storage.lock_shared().unwrap();
+        let writer = File::options().write(true).open(dir.path().join("LOCK")).unwrap();
+        assert!(writer.try_lock().is_err());
+        drop(reader);
+        writer.try_lock().unwrap();
+        assert_eq!(fs::read(dir.path().join("LOCK")).unwrap(), b"4711\n");
     }
 
     #[test]

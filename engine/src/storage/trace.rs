@@ -121,7 +121,12 @@ impl Storage for TraceStorage {
 
     fn lock(&self) -> Result<Box<dyn Lock>> {
         let inner = self.trace.change("lock".into(), self.inner.lock())?;
-        Ok(Box::new(TraceLock { _inner: inner, trace: self.trace.clone() }))
+        Ok(Box::new(TraceLock { _inner: inner, exclusive: true, trace: self.trace.clone() }))
+    }
+
+    fn lock_shared(&self) -> Result<Box<dyn Lock>> {
+        let inner = self.trace.look("lock_shared".into(), self.inner.lock_shared())?;
+        Ok(Box::new(TraceLock { _inner: inner, exclusive: false, trace: self.trace.clone() }))
     }
 
     fn describe(&self) -> String {
@@ -176,6 +181,7 @@ impl AppendFile for TraceAppend {
 #[derive(Debug)]
 struct TraceLock {
     _inner: Box<dyn Lock>,
+    exclusive: bool,
     trace: Trace,
 }
 
@@ -183,6 +189,6 @@ impl Lock for TraceLock {}
 
 impl Drop for TraceLock {
     fn drop(&mut self) {
-        let _ = self.trace.change("unlock".into(), Ok(()));
+        let _ = self.trace.record(self.exclusive, "unlock".into(), Ok(()));
     }
 }

@@ -9,6 +9,8 @@
 
 /// Opens what a crash left, and judges it.
 mod check;
+/// Checkpoints: crashes and faults on either side.
+mod checkpoint;
 /// Crashes at every moment of every workload.
 mod crashes;
 /// Each call of the storage fails, once and for good.

@@ -1,6 +1,7 @@
 //! The engine from outside: its public face over storage in memory, each module
 //! one kind of behaviour.
 
+mod checkpoint;
 mod concurrency;
 mod corruption;
 mod crash;
@@ -8,6 +9,7 @@ mod golden;
 mod limits;
 mod model;
 mod random;
+mod read_only;
 mod recorder;
 mod recovery;
 mod support;

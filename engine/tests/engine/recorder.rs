@@ -278,6 +278,10 @@ impl Storage for Recorder {
         self.files.lock()
     }
 
+    fn lock_shared(&self) -> Result<Box<dyn Lock>> {
+        self.files.lock_shared()
+    }
+
     fn describe(&self) -> String {
         self.files.describe()
     }
