@@ -2,7 +2,8 @@
 //!
 //! A commit has one sequence number, and an entry is unique by its keyspace, key
 //! and sequence number. So within a commit the last put or delete of a key wins,
-//! merges of a key become one, and a range delete removes the operations that it
+//! merges of a key become one (which expires when the first of them would), and a
+//! range delete removes the operations that it
 //! follows and covers; what it does not follow, it does not hide. A transaction
 //! keeps its writes folded, too, to read them.
 
@@ -68,6 +69,10 @@ impl Folded {
                 (ValueKind::Merge, Some(operator)) => operator.combine(&before.value, operand),
             };
             change.value = folded.map_err(|why| refused(&key, &why))?.into();
+            if before.kind != ValueKind::Delete {
+                // Both cannot be kept; what would go first takes the other along.
+                change.expires_at = before.expires_at.earlier(change.expires_at);
+            }
             if before.kind != ValueKind::Merge {
                 change.kind = ValueKind::Put;
             }
@@ -160,6 +165,16 @@ mod tests {
         assert_eq!(change(&folded, b"b"), Some((ValueKind::Put, b"12".to_vec())));
         assert_eq!(change(&folded, b"c"), Some((ValueKind::Merge, b"12".to_vec())));
         assert_eq!(change(&folded, b"d"), Some((ValueKind::Put, b"1".to_vec())));
+    }
+
+    #[test]
+    fn a_merge_does_not_make_a_value_live_longer() {
+        let folded = fold(|batch| {
+            batch.put_until(ID, b"a", b"1", Expiry(9)).merge(ID, b"a", b"2");
+            batch.put(ID, b"b", b"1").merge(ID, b"b", b"2");
+        });
+        let expiry = |key: &[u8]| folded.keyspace(ID).unwrap().get(key).unwrap().expires_at;
+        assert_eq!((expiry(b"a"), expiry(b"b")), (Expiry(9), Expiry::NEVER));
     }
 
     #[test]

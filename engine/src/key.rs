@@ -38,6 +38,11 @@ impl Expiry {
         self != Expiry::NEVER && self.0 <= now_ms
     }
 
+    /// The one that comes first.
+    pub fn earlier(self, other: Expiry) -> Expiry {
+        if self.outlives(other) { other } else { self }
+    }
+
     /// True if this one comes no earlier than `other`.
     pub fn outlives(self, other: Expiry) -> bool {
         self == Expiry::NEVER || (other != Expiry::NEVER && self >= other)

@@ -360,6 +360,13 @@ fn the_memory_cap_anywhere_in_a_workload_tears_nothing() {
             }
             assert!(scans.len() < 2000, "scans use no memory");
         };
+        if !was_ended(&error) {
+            // The engine found no memory before it changed anything, and lives on.
+            assert!(error.to_string().contains("memory"), "{error}");
+            drop(scans);
+            assert_eq!(numbered.scanned(numbered.twins[0]), numbered.contents);
+            continue;
+        }
         assert!(
             matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::OutOfMemory),
             "{error}"
