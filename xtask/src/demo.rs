@@ -32,7 +32,8 @@ pub fn run_dev() -> Result<PathBuf, String> {
 fn build(profile: &[&str]) -> Result<(), String> {
     setup::rust_targets(&["wasm32-wasip1"])?;
     run(cargo()
-        .args(["build", "--package", "duramen-host", "--package", "duramen-examples", "--bins"])
+        .args(["build", "--package", "duramen-host", "--package", "duramen-examples"])
+        .args(["--bin", "duramen", "--bin", "demo"])
         .args(profile))
 }
 
