@@ -10,4 +10,5 @@ mod model;
 mod random;
 mod recorder;
 mod recovery;
+mod serializability;
 mod support;
