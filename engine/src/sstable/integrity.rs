@@ -111,6 +111,7 @@ impl Integrity {
         for _ in 0..row_groups {
             block.filters.push(reader.u64()?);
         }
+        let mut before: (&[u8], &[u8]) = (&[], &[]);
         for _ in 0..range_tombstones {
             let at = reader.at;
             let seq = SequenceNumber(reader.u64()?);
@@ -119,6 +120,11 @@ impl Integrity {
             if start >= end || end.len() > KEY_BYTES_MAX + 1 || seq >= SequenceNumber::MAX {
                 return Err(Malformed::new(at, "an impossible range tombstone"));
             }
+            // Parting those that overlap would take memory by the square.
+            if start < before.1 && (start, end) != before {
+                return Err(Malformed::new(at, "range tombstones that overlap"));
+            }
+            before = (start, end);
             let (start, end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
             block.range_deletes.insert(start, end, seq);
         }
@@ -127,7 +133,7 @@ impl Integrity {
             return Err(Malformed::new(0, "the checksum of the private block does not match"));
         }
         if block.range_deletes.len() != range_tombstones as usize {
-            return Err(Malformed::new(20, "range tombstones that overlap"));
+            return Err(Malformed::new(20, "range tombstones that are there twice"));
         }
         Ok((block, reader.at))
     }
