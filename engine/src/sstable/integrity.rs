@@ -111,7 +111,7 @@ impl Integrity {
         for _ in 0..row_groups {
             block.filters.push(reader.u64()?);
         }
-        let mut before: (&[u8], &[u8]) = (&[], &[]);
+        let mut before: (&[u8], &[u8], SequenceNumber) = (&[], &[], SequenceNumber(0));
         for _ in 0..range_tombstones {
             let at = reader.at;
             let seq = SequenceNumber(reader.u64()?);
@@ -121,19 +121,17 @@ impl Integrity {
                 return Err(Malformed::new(at, "an impossible range tombstone"));
             }
             // Parting those that overlap would take memory by the square.
-            if start < before.1 && (start, end) != before {
-                return Err(Malformed::new(at, "range tombstones that overlap"));
+            let follows = start >= before.1 || ((start, end) == (before.0, before.1) && seq < before.2);
+            if !follows {
+                return Err(Malformed::new(at, "range tombstones that overlap or are out of order"));
             }
-            before = (start, end);
+            before = (start, end, seq);
             let (start, end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
             block.range_deletes.insert(start, end, seq);
         }
         let end = reader.at;
         if reader.u64()? != xxhash_rust::xxh64::xxh64(&tail[..end], 0) {
             return Err(Malformed::new(0, "the checksum of the private block does not match"));
-        }
-        if block.range_deletes.len() != range_tombstones as usize {
-            return Err(Malformed::new(20, "range tombstones that are there twice"));
         }
         Ok((block, reader.at))
     }
