@@ -103,6 +103,23 @@ fn split_pair(rest: &mut Bytes) -> Option<(Bytes, Bytes)> {
     Some((rest.split_to(key_len), rest.split_to(value_len)))
 }
 
+/// The keys of a packed request, `(key_len u32 | key)*`, as slices of it.
+///
+/// # Errors
+/// `InvalidArgument` where the bytes are no keys.
+pub fn split_keys(mut packed: &[u8]) -> Result<Vec<&[u8]>> {
+    let mut keys = Vec::new();
+    while !packed.is_empty() {
+        let split = packed
+            .split_first_chunk()
+            .and_then(|(len, rest)| rest.split_at_checked(u32::from_le_bytes(*len) as usize));
+        let (key, rest) = split.ok_or_else(|| Error::invalid("not packed keys: a key is cut short"))?;
+        keys.push(key);
+        packed = rest;
+    }
+    Ok(keys)
+}
+
 /// Builds a [`Page`].
 #[derive(Debug, Default)]
 pub struct PageBuilder(BytesMut);
@@ -328,6 +345,15 @@ pub trait Database: Send + Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_split_and_every_cut_is_refused() {
+        let request = b"\x01\0\0\0a\0\0\0\0\x02\0\0\0bc";
+        assert_eq!(split_keys(request).unwrap(), [&b"a"[..], b"", b"bc"]);
+        for cut in 1..request.len() {
+            assert_eq!(split_keys(&request[..cut]).is_ok(), cut == 5 || cut == 9, "cut at {cut}");
+        }
+    }
 
     #[test]
     fn pages_round_trip_and_refuse_every_cut() {

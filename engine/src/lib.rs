@@ -44,6 +44,9 @@ pub mod error;
 pub mod filename;
 mod flush;
 mod fold;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod job;
 pub mod key;
 mod keyspace;

@@ -24,6 +24,8 @@ mod cache;
 mod cursor;
 mod delta;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod index;
 mod integrity;
 mod keys;

@@ -17,6 +17,7 @@ mod packed;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
+use duramen::api::split_keys;
 use duramen::{
     Budget, Database, DatabaseTransaction, Db, KeyspaceId, Options, Progress, Savepoint, Scan, SnapshotId,
     WriteBatch,
@@ -199,7 +200,7 @@ impl wit::GuestKeyspace for KeyspaceHandle {
 
     fn multi_get(&self, keys: Vec<u8>, snapshot: Option<wit::SnapshotBorrow<'_>>) -> Result<Vec<u8>> {
         let snapshot = self.snapshot(snapshot)?;
-        let keys = packed::keys(&keys)?;
+        let keys = split_keys(&keys).map_err(convert::error)?;
         let values = self.shared.database.multi_get(self.id, &keys, snapshot).map_err(convert::error)?;
         packed::values(&values)
     }

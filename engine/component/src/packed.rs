@@ -1,27 +1,11 @@
-//! Packed keys and values of a multi-get; the WIT has their grammar. Batches
-//! and pages have the engine's own encodings.
+//! Packed values of a multi-get; the WIT has their grammar. Keys, batches and
+//! pages have the engine's own encodings.
 
 use bytes::Bytes;
 use duramen_bindings::exports::duramen::db::engine as wit;
 
 /// Length that stands for "no value".
 const ABSENT: u32 = u32::MAX;
-
-/// The keys of a packed request, as slices of it.
-pub fn keys(mut packed: &[u8]) -> Result<Vec<&[u8]>, wit::Error> {
-    let mut keys = Vec::new();
-    while !packed.is_empty() {
-        let split = packed
-            .split_first_chunk()
-            .and_then(|(len, rest)| rest.split_at_checked(u32::from_le_bytes(*len) as usize));
-        let Some((key, rest)) = split else {
-            return Err(wit::Error::InvalidArgument("not packed keys: a key is cut short".to_owned()));
-        };
-        keys.push(key);
-        packed = rest;
-    }
-    Ok(keys)
-}
 
 /// The packed answer. All of it has to fit beside the values themselves; where
 /// it does not, the caller hears about it and the instance lives on.
@@ -48,15 +32,6 @@ pub fn values(values: &[Option<Bytes>]) -> Result<Vec<u8>, wit::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_are_split_and_every_cut_is_refused() {
-        let request = b"\x01\0\0\0a\0\0\0\0\x02\0\0\0bc";
-        assert_eq!(keys(request).unwrap(), [&b"a"[..], b"", b"bc"]);
-        for cut in 1..request.len() {
-            assert_eq!(keys(&request[..cut]).is_ok(), cut == 5 || cut == 9, "cut at {cut}");
-        }
-    }
 
     #[test]
     fn absent_and_empty_values_differ() {

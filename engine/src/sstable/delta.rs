@@ -106,6 +106,11 @@ pub(super) fn decode(bytes: &[u8], count: usize) -> Decoded<(Packed, usize)> {
         return Ok((Packed::Progression { first, step }, reader.position()));
     }
     let mut reader = start;
+    // A block takes at least its minimum and the widths of its miniblocks.
+    let blocks_max = reader.left() / (1 + MINIBLOCKS);
+    if count.saturating_sub(1) / BLOCK_VALUES > blocks_max {
+        return reader.fail("more values than the bytes can hold");
+    }
     let mut values = Vec::new();
     if values.try_reserve_exact(count).is_err() {
         return Err(Malformed::new(0, format!("no memory for {count} values")));

@@ -18,6 +18,10 @@ use bytes::Bytes;
 use super::delta::{self, Packed};
 use super::thrift::{Decoded, Malformed, Reader, kind, put_zigzag};
 
+/// Bytes that a byte of Snappy's can become, at most: a copy of 64 bytes takes
+/// three. Source: format_description.txt of Snappy.
+const SNAPPY_RATIO_MAX: usize = 22;
+
 const DATA_PAGE_V2: i32 = 3;
 const DELTA_BINARY_PACKED: i32 = 5;
 const DELTA_LENGTH_BYTE_ARRAY: i32 = 6;
@@ -215,6 +219,9 @@ pub(super) fn open(raw: &Bytes, crc: u32, rows: usize, content: Content) -> Deco
     let Ok(wanted) = usize::try_from(header.uncompressed) else { return fail("a negative size") };
     if snap::raw::decompress_len(&stored).ok() != Some(wanted) {
         return fail("compressed bytes of another size than the header says");
+    }
+    if wanted / SNAPPY_RATIO_MAX > stored.len() {
+        return fail("a size that so few bytes do not decompress to");
     }
     let mut body = Vec::new();
     if body.try_reserve_exact(wanted).is_err() {

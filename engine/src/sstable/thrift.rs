@@ -98,7 +98,8 @@ impl<'a> Reader<'a> {
         Err(Malformed::new(self.at, what))
     }
 
-    fn left(&self) -> usize {
+    /// Bytes not consumed yet.
+    pub fn left(&self) -> usize {
         self.bytes.len() - self.at
     }
 

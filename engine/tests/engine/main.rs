@@ -12,4 +12,5 @@ mod random;
 mod read_only;
 mod recorder;
 mod recovery;
+mod serializability;
 mod support;
