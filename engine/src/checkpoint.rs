@@ -27,7 +27,7 @@ use crate::key::{FileNumber, KeyspaceId};
 use crate::manifest::Manifest;
 use crate::recovery;
 use crate::sstable::TableMeta;
-use crate::storage::{Lock, Storage, copy, link_or_copy};
+use crate::storage::{Lock, Storage, copy, link};
 use crate::sync::lock;
 use crate::version::Version;
 use crate::write::WritePath;
@@ -54,7 +54,22 @@ pub(crate) fn checkpoint(
     let _lock = lock_target(&**target)?;
     build(core, writes, target, |meta| {
         let path = filename::sst(meta.keyspace, meta.number);
-        link_or_copy((&*core.storage, &path), (&**target, &path), meta.bytes)
+        let (from, to) = ((&*core.storage, &*path), (&**target, &*path));
+        if link(from, to, meta.bytes)? {
+            return Ok(true);
+        }
+        copy(from, to, meta.bytes).map(|()| false)
+    })
+}
+
+/// The same, with copies of all files, so that damage to one is not damage to
+/// the other.
+pub(crate) fn copied(core: &Core, writes: &WritePath, target: &Arc<dyn Storage>) -> Result<CheckpointReport> {
+    let _lock = lock_target(&**target)?;
+    build(core, writes, target, |meta| {
+        let path = filename::sst(meta.keyspace, meta.number);
+        copy((&*core.storage, &path), (&**target, &path), meta.bytes)?;
+        Ok(false)
     })
 }
 

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::api::SnapshotId;
 use crate::background::{Background, Lane};
+use crate::backup::{BackupInfo, Backups};
 use crate::batch::WriteBatch;
 use crate::checkpoint::{self, CheckpointReport};
 use crate::core::Core;
@@ -198,6 +199,25 @@ impl Db {
     pub fn checkpoint_to(&self, target: Arc<dyn Storage>) -> Result<CheckpointReport> {
         let Parts { core, writes, .. } = &*self.engine.parts;
         checkpoint::checkpoint(core, writes, &target)
+    }
+
+    /// Adds a backup of what is committed now; reads and writes go on. SSTables
+    /// that the newest backup has already are shared with it, others are copied.
+    /// See [`crate::backup`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the directory is something else; `Locked` while it
+    /// is in use; otherwise as [`Db::checkpoint`]. What is left of a failed one is
+    /// not listed, and goes with the next.
+    pub fn backup(&self, backups: &Backups) -> Result<BackupInfo> {
+        let Parts { core, writes, .. } = &*self.engine.parts;
+        backups.create(core, writes)
+    }
+
+    /// A checkpoint that shares no file with its source.
+    pub(crate) fn copy_to(&self, target: &Arc<dyn Storage>) -> Result<CheckpointReport> {
+        let Parts { core, writes, .. } = &*self.engine.parts;
+        checkpoint::copied(core, writes, target)
     }
 
     fn core(&self) -> &Core {

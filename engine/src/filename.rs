@@ -83,6 +83,16 @@ pub fn parse(path: &str) -> Option<FileKind> {
     }
 }
 
+/// Directory of a backup among others.
+pub fn backup(id: u64) -> String {
+    format!("{id:06}")
+}
+
+/// Id of a backup by the name of its directory.
+pub fn parse_backup(name: &str) -> Option<u64> {
+    parse_number(name).map(|number| number.0)
+}
+
 /// Number of a manifest or WAL by its name within its directory.
 pub fn parse_log(name: &str) -> Option<FileNumber> {
     parse_number(name.strip_suffix(LOG_SUFFIX)?)

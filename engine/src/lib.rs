@@ -32,6 +32,7 @@
 
 pub mod api;
 mod background;
+pub mod backup;
 pub mod batch;
 pub mod checkpoint;
 mod compaction;
@@ -71,6 +72,7 @@ pub mod wal;
 mod write;
 
 pub use api::{Database, DatabaseTransaction, Progress, Savepoint, Scan, ScanRange, SnapshotId};
+pub use backup::{BackupInfo, Backups};
 pub use batch::WriteBatch;
 pub use checkpoint::CheckpointReport;
 pub use db::{Batch, Db, Keyspace, Rows, Snapshot, Transaction};

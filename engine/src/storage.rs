@@ -22,8 +22,10 @@ pub mod fault;
 pub mod fs;
 pub mod memory;
 pub mod trace;
+mod within;
 
-pub(crate) use copy::{copy, link_or_copy};
+pub(crate) use copy::{copy, link};
+pub(crate) use within::Within;
 
 /// Whether a directory's names are durable after [`Storage::sync_dir`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,11 +32,11 @@ pub(crate) fn copy(
 }
 
 /// Gives a file of `bytes` bytes, which must be durable, a second name in
-/// another storage; copies it where that cannot be done. True if it was linked.
+/// another storage; false where that cannot be done, and then nothing was.
 ///
 /// # Errors
-/// `Corruption` if the file has another length; as for [`copy`].
-pub(crate) fn link_or_copy(
+/// `Corruption` if the file has another length; `Io`.
+pub(crate) fn link(
     (source, from): (&dyn Storage, &str),
     (target, to): (&dyn Storage, &str),
     bytes: u64,
@@ -47,11 +47,9 @@ pub(crate) fn link_or_copy(
         return Err(Error::corruption(from, found.min(bytes), what));
     }
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-    if let Some(((source, from), (target, to))) = source.locate(from).zip(target.locate(to))
-        && target.link(&to, source, &from)?
-    {
-        return Ok(true);
+    if let Some(((source, from), (target, to))) = source.locate(from).zip(target.locate(to)) {
+        return target.link(&to, source, &from);
     }
-    copy((source, from), (target, to), bytes)?;
+    let _ = (target, to);
     Ok(false)
 }

@@ -182,6 +182,13 @@ impl FsStorage {
         Ok(false)
     }
 
+    /// Removes an empty directory.
+    pub(crate) fn remove_dir(&self, path: &str) -> Result<()> {
+        let (parent, name) = self.parent("remove", path)?;
+        retry_on_intr(|| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR))
+            .map_err(|errno| Error::io("remove", path, errno.into()))
+    }
+
     fn full_path(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.dir.clone() } else { self.dir.join(path) }
     }

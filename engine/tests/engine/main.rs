@@ -1,6 +1,7 @@
 //! The engine from outside: its public face over storage in memory, each module
 //! one kind of behaviour.
 
+mod backup;
 mod checkpoint;
 mod concurrency;
 mod corruption;
