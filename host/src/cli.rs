@@ -2,6 +2,7 @@
 
 mod apply;
 mod args;
+mod backup;
 mod data;
 mod export;
 mod import;
@@ -12,6 +13,7 @@ mod scan;
 mod text;
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -91,6 +93,9 @@ fn dispatch(arguments: &Arguments) -> Result<Outcome> {
         Command::Export(export) => export::export(&home, export),
         Command::Keyspaces => keyspace::list(&home),
         Command::Keyspace(keyspace) => keyspace::change(&home, keyspace),
+        Command::Checkpoint { target } => backup::checkpoint(&home, target),
+        Command::Backup(backup) => backup::backup(&home, backup),
+        Command::Restore(restore) => backup::restore(&home, restore),
         Command::Flush => report::flush(&home),
         Command::Compact => report::compact(&home),
         Command::Verify => report::verify(&home),
@@ -113,6 +118,11 @@ impl Home<'_> {
         options
     }
 
+    /// The directory that the command line names.
+    fn db(&self) -> Result<&Path> {
+        self.arguments.db.as_deref().ok_or_else(|| Failure::Usage("--db DIR is needed here".into()))
+    }
+
     /// Longest value that the database takes, in bytes.
     fn value_bytes_max(&self) -> usize {
         let options = self.options(true);
@@ -131,13 +141,13 @@ impl Home<'_> {
     }
 
     fn open_with(&self, create: bool) -> Result<Box<dyn Database>> {
-        let Arguments { db, native, .. } = self.arguments;
+        let (db, native) = (self.db()?, self.arguments.native);
         if !create && !db.exists() {
             let what =
                 format!("{} does not exist; put, import and keyspace create make a database", db.display());
             return Err(Failure::Failed(what));
         }
-        Ok(duramen_host::open(db, *native, self.options(create))?)
+        Ok(duramen_host::open(db, native, self.options(create))?)
     }
 }
 

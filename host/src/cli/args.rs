@@ -58,6 +58,17 @@ Examples:
 A prefix or a range is deleted at once, by one commit that costs as much as one put,
 however many keys there are; nothing is asked.";
 
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  duramen --db data checkpoint /mnt/copy           # opens as a database
+  duramen --db data backup create /mnt/backups     # copies what the last one has not
+  duramen backup list /mnt/backups
+  duramen backup verify /mnt/backups 3
+  duramen --db restored restore /mnt/backups 3
+  duramen backup delete /mnt/backups 1
+
+A sandbox reaches one directory, so these run the engine in this process.";
+
 const KEYSPACE_EXAMPLES: &str = "\
 Examples:
   duramen --db data keyspace create users
@@ -126,7 +137,7 @@ Examples:
 pub struct Arguments {
     /// Directory of the database
     #[arg(long, value_name = "DIR")]
-    pub db: PathBuf,
+    pub db: Option<PathBuf>,
     /// Run the engine in this process instead of the sandbox
     #[arg(long)]
     pub native: bool,
@@ -167,6 +178,18 @@ pub enum Command {
     /// Create or drop a keyspace
     #[command(subcommand, after_help = KEYSPACE_EXAMPLES)]
     Keyspace(Keyspace),
+    /// Make a complete copy of the database in another directory
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Checkpoint {
+        /// A new or empty directory
+        target: PathBuf,
+    },
+    /// Make and look after backups that share what did not change
+    #[command(subcommand, after_help = BACKUP_EXAMPLES)]
+    Backup(Backup),
+    /// Make the database of --db, which must not exist yet, from a backup
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Restore(Restore),
     /// Write memtables to SSTables
     Flush,
     /// Merge each keyspace into one sorted run
@@ -175,6 +198,43 @@ pub enum Command {
     Verify,
     /// Show sizes, levels and counters
     Stats(Stats),
+}
+
+/// What to do about backups.
+#[derive(Debug, Subcommand)]
+pub enum Backup {
+    /// Add a backup of the database as it is now
+    Create {
+        /// The directory of backups
+        backups: PathBuf,
+    },
+    /// List the backups in a directory
+    List {
+        /// The directory of backups
+        backups: PathBuf,
+    },
+    /// Read and check every byte of a backup
+    Verify {
+        /// The directory of backups
+        backups: PathBuf,
+        /// Its number
+        id: u64,
+    },
+    /// Delete a backup; the others stay whole
+    Delete {
+        /// The directory of backups
+        backups: PathBuf,
+        /// Its number
+        id: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The directory of backups
+    pub backups: PathBuf,
+    /// The backup's number [default: the newest]
+    pub id: Option<u64>,
 }
 
 /// The keyspace a command works on.

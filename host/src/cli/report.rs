@@ -1,7 +1,7 @@
 //! flush, compact, verify and stats.
 
-use duramen::Stats;
 use duramen::stats::KeyspaceStats;
+use duramen::{Stats, VerifyReport};
 use serde_json::{Value, json};
 
 use super::args;
@@ -37,6 +37,12 @@ pub fn verify(home: &Home<'_>) -> Result<Outcome> {
     let db = home.open()?;
     let report = with_spinner("verifying", || db.verify())?;
     db.close()?;
+    verified(&report)?;
+    Ok(Outcome::Done)
+}
+
+/// Prints what a verification found.
+pub fn verified(report: &VerifyReport) -> Result<()> {
     for problem in &report.problems {
         println!("{} at byte {}: {}", problem.file, problem.offset, problem.what);
     }
@@ -49,7 +55,7 @@ pub fn verify(home: &Home<'_>) -> Result<Outcome> {
     match report.problems.len() {
         0 => {
             println!("no damage");
-            Ok(Outcome::Done)
+            Ok(())
         }
         count => Err(Failure::Failed(format!(
             "{count} damaged places; keep a copy of the directory, and restore the files named from a backup"
@@ -154,7 +160,7 @@ fn to_json(stats: &Stats) -> Value {
     })
 }
 
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
@@ -164,7 +170,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// Digits in groups of three.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {

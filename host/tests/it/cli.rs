@@ -552,6 +552,44 @@ fn upkeep_reports_and_draws() {
 }
 
 #[test]
+fn copies_are_databases_of_their_own() {
+    on_both(|cli| {
+        cli.run(&["put", "k", "first"]).text();
+        cli.run(&["flush"]).text();
+        let path = |name: &str| cli.path(name).display().to_string();
+        let (copy, backups, restored) = (path("copy"), path("backups"), path("restored"));
+        let at = |db: &str, arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_duramen"));
+            Run::of(command.args(["--db", db]).args(arguments).output().unwrap())
+        };
+        assert!(cli.run(&["checkpoint", &copy]).text().contains("up to commit"));
+        cli.run(&["checkpoint", &copy]).fails(REFUSED, &[&copy]);
+        assert!(cli.run(&["backup", "create", &backups]).text().contains("backup 1:"));
+        cli.run(&["put", "k", "second"]).text();
+        assert!(cli.run(&["backup", "create", &backups]).text().contains("backup 2:"));
+        cli.run(&["delete", "k"]).text();
+        cli.run(&["compact"]).text();
+        assert_eq!(at(&copy, &["get", "k"]).text(), "first");
+        assert!(at(&copy, &["verify"]).text().contains("no damage"));
+
+        let mut list = Command::new(env!("CARGO_BIN_EXE_duramen"));
+        let list = Run::of(list.args(["backup", "list", &backups]).output().unwrap()).text();
+        assert_eq!(list.lines().count(), 2, "{list}");
+        assert!(cli.run(&["backup", "verify", &backups, "1"]).text().contains("no damage"));
+        at(&restored, &["restore", &backups]).text();
+        assert_eq!(at(&restored, &["get", "k"]).text(), "second");
+        at(&restored, &["restore", &backups, "1"]).fails(REFUSED, &[&restored]);
+        let earlier = path("earlier");
+        cli.run(&["backup", "delete", &backups, "2"]).text();
+        at(&earlier, &["restore", &backups, "2"]).fails(REFUSED, &["2"]);
+        at(&earlier, &["restore", &backups]).text();
+        assert_eq!(at(&earlier, &["get", "k"]).text(), "first");
+        let mut get = Command::new(env!("CARGO_BIN_EXE_duramen"));
+        Run::of(get.args(["get", "k"]).output().unwrap()).fails(USAGE, &["--db"]);
+    });
+}
+
+#[test]
 fn directories_that_are_something_else_are_left_alone() {
     on_both(|cli| {
         fs::create_dir(cli.db()).unwrap();

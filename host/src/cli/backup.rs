@@ -1,0 +1,87 @@
+//! checkpoint, backup and restore: copies of a database beside it.
+//!
+//! The sandbox reaches the database's directory and no other, so these run the
+//! engine in this process.
+
+use std::path::Path;
+
+use duramen::{Background, Backups, Database, Db, Options};
+
+use super::args::{Backup, Restore};
+use super::report::{grouped, size};
+use super::{Failure, Home, Outcome, Result, with_spinner};
+
+/// The database, opened by this process.
+fn open(home: &Home<'_>) -> Result<Db> {
+    let options = Options { create_if_missing: false, background: Background::Inline, ..Options::default() };
+    Ok(Db::open(home.db()?, options)?)
+}
+
+pub fn checkpoint(home: &Home<'_>, target: &Path) -> Result<Outcome> {
+    let db = open(home)?;
+    let made = with_spinner("copying", || db.checkpoint(target))?;
+    db.close()?;
+    println!(
+        "{} files, {}, {} of it shared with the database, up to commit {}",
+        made.files,
+        size(made.bytes),
+        size(made.bytes_linked),
+        grouped(made.last_sequence)
+    );
+    Ok(Outcome::Done)
+}
+
+pub fn backup(home: &Home<'_>, backup: &Backup) -> Result<Outcome> {
+    match backup {
+        Backup::Create { backups } => {
+            let db = open(home)?;
+            let made = with_spinner("backing up", || db.backup(&Backups::new(backups)))?;
+            db.close()?;
+            println!("backup {}: {} files, SSTables of {}", made.id, made.files, size(made.table_bytes));
+        }
+        Backup::List { backups } => {
+            for backup in Backups::new(backups).list()? {
+                match backup.problem {
+                    None => println!(
+                        "{}\t{} files, SSTables of {}",
+                        backup.id,
+                        backup.files,
+                        size(backup.table_bytes)
+                    ),
+                    Some(problem) => println!("{}\tcannot be restored: {problem}", backup.id),
+                }
+            }
+        }
+        Backup::Verify { backups, id } => {
+            let report = with_spinner("verifying", || Backups::new(backups).verify(*id))?;
+            super::report::verified(&report)?;
+        }
+        Backup::Delete { backups, id } => {
+            Backups::new(backups).delete(*id)?;
+            println!("backup {id} deleted");
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+pub fn restore(home: &Home<'_>, restore: &Restore) -> Result<Outcome> {
+    let backups = Backups::new(&restore.backups);
+    let id = match restore.id {
+        Some(id) => id,
+        None => {
+            let sound = backups.list()?.into_iter().filter(|backup| backup.problem.is_none());
+            let none = || Failure::Failed(format!("{} holds no backup", restore.backups.display()));
+            sound.map(|backup| backup.id).max().ok_or_else(none)?
+        }
+    };
+    let target = home.db()?;
+    let made = with_spinner("restoring", || backups.restore(id, target))?;
+    println!(
+        "backup {id} restored to {}: {} files, {}, up to commit {}",
+        target.display(),
+        made.files,
+        size(made.bytes),
+        grouped(made.last_sequence)
+    );
+    Ok(Outcome::Done)
+}
