@@ -13,4 +13,5 @@ mod random;
 mod read_only;
 mod recorder;
 mod recovery;
+mod repair;
 mod support;
