@@ -77,7 +77,7 @@ pub(crate) fn copied(core: &Core, writes: &WritePath, target: &Arc<dyn Storage>)
 ///
 /// # Errors
 /// `InvalidArgument` where it holds something; then nothing was changed.
-fn lock_target(target: &dyn Storage) -> Result<Box<dyn Lock>> {
+pub(crate) fn lock_target(target: &dyn Storage) -> Result<Box<dyn Lock>> {
     check_target(target)?;
     target.create_dir("")?;
     target.lock()

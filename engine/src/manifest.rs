@@ -21,7 +21,7 @@ use crate::edit::{Item, State, decode, encode};
 use crate::error::{Error, Result};
 use crate::filename;
 use crate::key::{FileNumber, SequenceNumber};
-use crate::record::{FRAME_HEADER_BYTES, LogId, LogKind, LogReader, LogWriter, Tail};
+use crate::record::{Ending, FRAME_HEADER_BYTES, LogId, LogKind, LogReader, LogWriter, Tail, identify};
 use crate::storage::{DirSync, Storage};
 
 /// Bytes of edits after the first after which a new manifest is begun, unless
@@ -161,6 +161,38 @@ fn fold(
     }
     let bytes = log.valid_bytes();
     Ok(accepted.map(|state| Loaded { state, current: *current, bytes, edits }))
+}
+
+/// What the newest manifest that has any sound edit adds up to, as far as they are
+/// sound, and true if all are. For repair: `CURRENT` is not looked at.
+pub(crate) fn salvage(storage: &dyn Storage) -> Result<Option<(State, bool)>> {
+    let names = storage.list(filename::MANIFEST_DIR)?;
+    let mut numbers: Vec<FileNumber> = names.iter().filter_map(|name| filename::parse_log(name)).collect();
+    numbers.sort_unstable();
+    for number in numbers.into_iter().rev() {
+        let path = filename::manifest(number);
+        let Ok(file) = storage.open(&path) else { continue };
+        let Ok(Some(log)) = identify(&*file, LogKind::Manifest) else { continue };
+        let Ok(mut log) = LogReader::open(file, id(number, log.database_id), Tail::MayBeTorn, EDIT_BYTES_MAX)
+        else {
+            continue;
+        };
+        let mut sound: Option<State> = None;
+        let whole = loop {
+            let Ok(frame) = log.next_frame() else { break false };
+            let Some(frame) = frame else { break !matches!(log.ending(), Some(Ending::Torn { .. })) };
+            let Ok(items) = decode(&frame.payload, &path, frame.offset) else { break false };
+            let mut state = sound.clone().unwrap_or_default();
+            if state.apply(&items).is_err() {
+                break false;
+            }
+            sound = Some(state);
+        };
+        if let Some(state) = sound {
+            return Ok(Some((state, whole)));
+        }
+    }
+    Ok(None)
 }
 
 fn files_exist(storage: &dyn Storage, state: &State) -> Result<bool> {

@@ -29,6 +29,7 @@
 //! only once everything before it is synced, and ends the log.
 
 mod reader;
+mod salvage;
 mod writer;
 
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ use crate::filename;
 use crate::key::{FileNumber, SequenceNumber};
 
 pub use reader::{Ending, Frame, LogReader, Tail};
+pub(crate) use salvage::{LogSalvage, Piece, identify};
 pub use writer::LogWriter;
 
 /// Version of all file formats that this build writes, and the newest it reads.

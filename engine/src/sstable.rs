@@ -30,6 +30,7 @@ mod index;
 mod integrity;
 mod keys;
 mod page;
+mod salvage;
 mod schema;
 mod table;
 mod thrift;
@@ -39,6 +40,7 @@ mod writer;
 pub use cache::Cache;
 pub use cursor::TableCursor;
 pub use filter::hash_key;
+pub(crate) use salvage::{Lost, SalvageCursor, SalvageTable};
 pub use table::Table;
 pub use writer::TableWriter;
 

@@ -95,6 +95,7 @@ fn dispatch(arguments: &Arguments) -> Result<Outcome> {
         Command::Keyspace(keyspace) => keyspace::change(&home, keyspace),
         Command::Checkpoint { target } => backup::checkpoint(&home, target),
         Command::Backup(backup) => backup::backup(&home, backup),
+        Command::Repair { target } => backup::repair(&home, target),
         Command::Restore(restore) => backup::restore(&home, restore),
         Command::Flush => report::flush(&home),
         Command::Compact => report::compact(&home),

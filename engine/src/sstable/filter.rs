@@ -59,6 +59,15 @@ pub(super) fn build(hashes: &[u64], bits_per_key: usize) -> Vec<u8> {
     out
 }
 
+/// Bytes of the filter whose header `bytes` begins with.
+pub(super) fn measure(bytes: &[u8]) -> Option<u64> {
+    (5..31).find_map(|shift| {
+        let mut header = Vec::new();
+        put_header(&mut header, 1 << shift);
+        bytes.starts_with(&header).then_some(header.len() as u64 + (1 << shift))
+    })
+}
+
 /// A filter read back.
 #[derive(Debug)]
 pub(super) struct Filter {

@@ -22,7 +22,7 @@ use super::{COLUMNS_MAX, COLUMNS_MIN};
 use crate::key::{KEY_BYTES_MAX, SequenceNumber};
 use crate::range_delete::RangeDeletes;
 
-const MAGIC: [u8; 8] = *b"DURAMENI";
+pub(super) const MAGIC: [u8; 8] = *b"DURAMENI";
 const VERSION: u16 = 1;
 const EXPIRES: u16 = 1;
 const HEADER_BYTES: usize = 24;

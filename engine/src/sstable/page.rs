@@ -192,6 +192,15 @@ impl PageEncoder {
 #[derive(Debug)]
 pub(super) struct PageTooLarge;
 
+/// Bytes of the page whose header `bytes` begins with, its rows and the CRC of its
+/// body, all as the header says; `None` for another kind of page.
+pub(super) fn measure(bytes: &[u8], content: Content) -> Option<(u32, u32, u32)> {
+    let (header, start) = Header::decode(bytes).ok()?;
+    let len = u32::try_from(header.compressed).ok()?.checked_add(start as u32)?;
+    let rows = u32::try_from(header.rows).ok().filter(|rows| *rows > 0)?;
+    (header.encoding == content.encoding()).then_some((len, rows, header.crc as u32))
+}
+
 /// The body of a page as stored in `raw`, decompressed and checked against the
 /// CRC and the number of rows that are expected.
 pub(super) fn open(raw: &Bytes, crc: u32, rows: usize, content: Content) -> Decoded<Bytes> {

@@ -13,5 +13,6 @@ mod random;
 mod read_only;
 mod recorder;
 mod recovery;
+mod repair;
 mod serializability;
 mod support;

@@ -69,6 +69,14 @@ Examples:
 
 A sandbox reaches one directory, so these run the engine in this process.";
 
+const REPAIR_NOTES: &str = "\
+Examples:
+  duramen --db damaged verify
+  duramen --db damaged repair rescued
+
+The damaged database is not changed. What is lost is listed, with the file, the place
+and where they are known the keys; then the exit code is 1.";
+
 const KEYSPACE_EXAMPLES: &str = "\
 Examples:
   duramen --db data keyspace create users
@@ -187,6 +195,12 @@ pub enum Command {
     /// Make and look after backups that share what did not change
     #[command(subcommand, after_help = BACKUP_EXAMPLES)]
     Backup(Backup),
+    /// Make a new database of what is sound in a damaged one
+    #[command(after_help = REPAIR_NOTES)]
+    Repair {
+        /// A new or empty directory
+        target: PathBuf,
+    },
     /// Make the database of --db, which must not exist yet, from a backup
     #[command(after_help = BACKUP_EXAMPLES)]
     Restore(Restore),

@@ -1,10 +1,12 @@
-//! checkpoint, backup and restore: copies of a database beside it.
+//! checkpoint, backup, restore and repair: databases made beside another.
 //!
 //! The sandbox reaches the database's directory and no other, so these run the
 //! engine in this process.
 
 use std::path::Path;
 
+use duramen::error::DisplayBytes;
+use duramen::repair::repair_directory;
 use duramen::{Background, Backups, Database, Db, Options};
 
 use super::args::{Backup, Restore};
@@ -84,4 +86,32 @@ pub fn restore(home: &Home<'_>, restore: &Restore) -> Result<Outcome> {
         grouped(made.last_sequence)
     );
     Ok(Outcome::Done)
+}
+
+pub fn repair(home: &Home<'_>, target: &Path) -> Result<Outcome> {
+    let db = home.db()?;
+    let report = with_spinner("repairing", || repair_directory(db, target, &Options::default()))?;
+    if report.manifest_lost {
+        println!("the manifest could not be relied on: names are lost, and deleted keys may be back");
+    }
+    for lost in &report.lost {
+        let keys = match &lost.keys {
+            Some((first, last)) => format!(", keys {} to {}", DisplayBytes(first), DisplayBytes(last)),
+            None => String::new(),
+        };
+        println!("lost: {} at byte {}{keys}: {}", lost.file, lost.offset, lost.what);
+    }
+    let names: Vec<&str> = report.keyspaces.iter().map(|(name, _)| name.as_str()).collect();
+    println!(
+        "{}: {} entries and {} batches from {} files, keyspaces {}",
+        target.display(),
+        grouped(report.entries),
+        grouped(report.batches),
+        report.files,
+        names.join(", ")
+    );
+    match report.lost.len() {
+        0 => Ok(Outcome::Done),
+        count => Ok(Outcome::Unexpected(format!("{count} losses; {} is as it was", db.display()))),
+    }
 }

@@ -590,6 +590,33 @@ fn copies_are_databases_of_their_own() {
 }
 
 #[test]
+fn what_is_sound_in_a_damaged_database_is_rescued() {
+    on_both(|cli| {
+        cli.run(&["put", "a", "first", "--keyspace", "one"]).text();
+        cli.run(&["flush"]).text();
+        cli.run(&["put", "b", "second", "--keyspace", "two"]).text();
+        cli.run(&["flush"]).text();
+        let rescued = cli.path("rescued").display().to_string();
+        assert!(cli.run(&["repair", &rescued]).text().contains("2 entries"));
+
+        let table = fs::read_dir(cli.db().join("sst/1")).unwrap().next().unwrap().unwrap().path();
+        let mut bytes = fs::read(&table).unwrap();
+        bytes[10] ^= 1;
+        fs::write(&table, &bytes).unwrap();
+        cli.run(&["get", "a", "--keyspace", "one"]).fails(REFUSED, &["corruption in sst/1/"]);
+        let again = cli.path("again").display().to_string();
+        let repaired = cli.run(&["repair", &again]);
+        let said = String::from_utf8(repaired.stdout).unwrap();
+        assert_eq!(repaired.code, NOT_FOUND, "{said}{}", repaired.stderr);
+        assert!(said.contains("lost: sst/1/"), "{said}");
+        assert_eq!(fs::read(&table).unwrap(), bytes, "the damaged database was changed");
+        let mut get = Command::new(env!("CARGO_BIN_EXE_duramen"));
+        let get = get.args(["--db", &again, "get", "b", "--keyspace", "two"]);
+        assert_eq!(Run::of(get.output().unwrap()).text(), "second");
+    });
+}
+
+#[test]
 fn directories_that_are_something_else_are_left_alone() {
     on_both(|cli| {
         fs::create_dir(cli.db()).unwrap();
