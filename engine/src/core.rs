@@ -274,9 +274,11 @@ impl Core {
         let mut manifest = lock(&self.manifest);
         let Some(keyspace) = self.find_keyspace(name) else { return Ok(false) };
         self.commit(&mut manifest, &[Item::KeyspaceDropped(keyspace.id)])?;
-        write(&self.catalog).remove(&keyspace.id);
         let view = keyspace.view();
+        // First, so that whoever waits for its flush does not wait for one that
+        // finds nothing to do.
         keyspace.drop_contents();
+        write(&self.catalog).remove(&keyspace.id);
         if self.names_durable {
             view.version.tables().for_each(|table| table.retire());
         }
