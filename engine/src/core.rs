@@ -5,11 +5,8 @@
 //! holds one takes only later ones.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::edit::{Item, KeyspaceFacts, Placed, check_name};
@@ -24,7 +21,8 @@ use crate::read::Moment;
 use crate::snapshots::Snapshots;
 use crate::sstable::{Cache, TableMeta};
 use crate::storage::{Lock, Storage};
-use crate::sync::{lock, read, write};
+use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::{Condvar, Mutex, RwLock, lock, read, write};
 use crate::version::{TableHandle, Version};
 
 /// Memtables of one keyspace that may wait for their flush.
