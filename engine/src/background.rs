@@ -6,11 +6,8 @@
 //! a host that calls `maintain`. A caller that waits for a job drives it too.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use crate::api::Progress;
@@ -20,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::flush::Flush;
 use crate::key::KeyspaceId;
 use crate::options::Budget;
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::{Mutex, lock};
 
 /// Bytes of a worker's step: between two, others may drive the lane.
 const STEP: Budget = Budget { bytes: 4 << 20 };

@@ -5,11 +5,8 @@
 //! holds one takes only later ones.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::edit::{Item, KeyspaceFacts, Placed, check_name};
@@ -24,7 +21,8 @@ use crate::read::Moment;
 use crate::snapshots::Snapshots;
 use crate::sstable::{Cache, TableMeta};
 use crate::storage::{Lock, Storage};
-use crate::sync::{lock, read, write};
+use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::{Condvar, Mutex, RwLock, lock, read, write};
 use crate::version::{TableHandle, Version};
 
 /// Memtables of one keyspace that may wait for their flush.
@@ -291,9 +289,11 @@ impl Core {
         let mut manifest = lock(&self.manifest);
         let Some(keyspace) = self.find_keyspace(name) else { return Ok(false) };
         self.commit(&mut manifest, &[Item::KeyspaceDropped(keyspace.id)])?;
-        write(&self.catalog).remove(&keyspace.id);
         let view = keyspace.view();
+        // First, so that whoever waits for its flush does not wait for one that
+        // finds nothing to do.
         keyspace.drop_contents();
+        write(&self.catalog).remove(&keyspace.id);
         if self.names_durable {
             view.version.tables().for_each(|table| table.retire());
         }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 use crate::api::SnapshotId;
 use crate::background::{Background, Lane};
@@ -20,7 +19,8 @@ use crate::options::{Durability, KeyspaceOptions, Options};
 use crate::read_set::ReadSet;
 use crate::recovery;
 use crate::storage::Storage;
-use crate::sync::lock;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, lock};
 use crate::write::WritePath;
 
 mod batch;
@@ -92,7 +92,7 @@ impl Db {
         if parts.core.threaded() {
             for (name, lane) in [("duramen-flush", Lane::Flush), ("duramen-compact", Lane::Compaction)] {
                 let shared = Arc::clone(&parts);
-                let worker = std::thread::Builder::new()
+                let worker = thread::Builder::new()
                     .name(name.into())
                     .spawn(move || shared.background.work(&shared.core, lane));
                 match worker {

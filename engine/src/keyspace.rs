@@ -1,10 +1,7 @@
 //! The inside of a keyspace: what its readers look at.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use bytes::Bytes;
 
@@ -17,7 +14,8 @@ use crate::memtable::{Memtable, sorted::SortedMemtable};
 use crate::merge_operator::{Operator, refused};
 use crate::options::KeyspaceOptions;
 use crate::range_delete::RangeDeletes;
-use crate::sync::{read, write};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{RwLock, read, write};
 use crate::version::Version;
 
 /// Bytes that a range delete costs in memory beside its keys, roughly: it parts at

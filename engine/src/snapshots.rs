@@ -1,11 +1,11 @@
 //! The registry of live snapshots: which points in time somebody may still read.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire};
+use std::sync::atomic::Ordering::Acquire;
 
 use crate::key::SequenceNumber;
-use crate::sync::lock;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::{Mutex, lock};
 
 /// Live snapshots by sequence number, with how many hold each.
 #[derive(Debug, Default)]

@@ -8,8 +8,8 @@
 //! names it goes.
 
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
@@ -20,7 +20,8 @@ use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
 use crate::sstable::{Cache, Table, TableMeta};
 use crate::storage::Storage;
-use crate::sync::lock;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Mutex, lock};
 
 /// A live SSTable, opened when it is first read.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ use crate::keyspace::{Keyspace, View};
 use crate::options::Durability;
 use crate::read_set::ReadSet;
 use crate::sstable::hash_key;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::wal::Wal;
 
 /// Bytes of batches that are committed together, beyond the first.

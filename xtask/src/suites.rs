@@ -23,6 +23,12 @@ const SUITES: &[Suite] = &[
         needs: "",
         run: native,
     },
+    Suite {
+        name: "schedules",
+        what: "threads of the engine in thousands of orders, under shuttle",
+        needs: "",
+        run: schedules,
+    },
     Suite { name: "builds", what: "the engine for every WebAssembly target", needs: "", run: builds },
     Suite {
         name: "wasi",
@@ -108,6 +114,10 @@ fn run_suite(suite: &Suite) -> (Outcome, Duration) {
 
 fn native() -> Result<(), Missing> {
     Ok(run(cargo().args(["test", "--no-fail-fast"]))?)
+}
+
+fn schedules() -> Result<(), Missing> {
+    Ok(run(cargo().args(["test", "--package", "duramen", "--features", "shuttle", "--test", "schedules"]))?)
 }
 
 fn builds() -> Result<(), Missing> {

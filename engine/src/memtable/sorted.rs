@@ -4,8 +4,8 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
@@ -13,7 +13,8 @@ use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal};
 use crate::memtable::Memtable;
-use crate::sync::{read, write};
+use crate::sync::atomic::AtomicUsize;
+use crate::sync::{RwLock, read, write};
 
 /// Bytes of an entry beside key and value: two `Bytes`, sequence number, kind,
 /// expiry, and the slack of B-tree nodes two thirds full.

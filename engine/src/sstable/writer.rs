@@ -1,7 +1,7 @@
 //! Writes an SSTable, one row group in memory at a time.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use parquet::basic::{BoundaryOrder, Compression as Codec, Encoding, EncodingMask, Type as PhysicalType};
 use parquet::data_type::ByteArray;
@@ -28,7 +28,7 @@ use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal};
 use crate::options::Compression;
 use crate::range_delete::RangeDeletes;
 use crate::storage::AppendFile;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Pages grow past their limits by this factor rather than part the versions of
 /// a key.

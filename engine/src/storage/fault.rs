@@ -40,14 +40,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::filename;
 use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 mod disk;
 mod mutant;
