@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::batch;
 use crate::checkpoint;
@@ -37,7 +37,7 @@ use crate::sstable::{
     Lost, SalvageCursor, SalvageTable, TableIdentity, TableMeta, TableOptions, TableWriter,
 };
 use crate::storage::Storage;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Level of all tables of a repaired database: one run for each keyspace.
 const LEVEL: u32 = 1;

@@ -7,7 +7,7 @@
 //! one after another by their headers, which must carry those checksums. A damaged
 //! header ends that walk; a damaged body does not.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::key::{Entry, EntryRef, Expiry, KEY_BYTES_MAX, SequenceNumber, ValueKind, compare_internal};
 use crate::range_delete::RangeDeletes;
 use crate::storage::ReadFile;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Bytes that hold the header of any page or filter.
 const HEADER_BYTES_MAX: u64 = 128;
