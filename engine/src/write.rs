@@ -345,7 +345,11 @@ fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
         };
         folded.apply(op, &batch, expires_at, &keyspace.operator)?;
     }
-    Ok(folded.encode().into_encoded())
+    // Folding and expiries may have made it longer, and what recovery does not read
+    // back must not be written.
+    let folded = folded.encode();
+    folded.check(core.options.batch_limits())?;
+    Ok(folded.into_encoded())
 }
 
 /// A batch of puts and deletes without those that a later one supersedes.

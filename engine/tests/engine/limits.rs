@@ -194,3 +194,27 @@ fn names_of_keyspaces() {
         assert_eq!(db.get(*id, b"name", None).unwrap().as_deref(), Some(name.as_bytes()));
     }
 }
+
+/// Expiries and folded operands make a batch longer than it came in.
+#[test]
+fn what_a_commit_adds_to_a_batch_counts_too() {
+    let options = Options { value_bytes_max: 100, batch_bytes_max: 400, ..Options::default() };
+    let db = duramen::Db::open_with(std::sync::Arc::new(MemoryStorage::new()), options).unwrap();
+    let with = |merge_operator: Option<&str>, ttl_ms| duramen::KeyspaceOptions {
+        merge_operator: merge_operator.map(str::to_owned),
+        ttl_ms,
+    };
+    let short = db.keyspace_with("short", with(None, Some(1000))).unwrap();
+    let mut batch = db.batch();
+    for key in 0..23u8 {
+        batch.put(&short, &[key], b"");
+    }
+    assert!(matches!(batch.commit(Durability::Buffered), Err(Error::InvalidArgument(_))));
+    assert_eq!(short.get(&[0]).unwrap(), None);
+
+    let lists = db.keyspace_with("lists", with(Some("append"), None)).unwrap();
+    let mut batch = db.batch();
+    batch.merge(&lists, b"k", &[1; 60]).merge(&lists, b"k", &[2; 60]);
+    assert!(matches!(batch.commit(Durability::Buffered), Err(Error::InvalidArgument(_))));
+    assert_eq!(lists.get(b"k").unwrap(), None);
+}
