@@ -1,4 +1,4 @@
-//! Compactions: sorted runs are merged into one, so that reads look in fewer
+//! Compactions: sorted runs are merged into fewer, so that reads look in fewer
 //! places and what is shadowed or deleted gives its space back.
 //!
 //! [`pick`] decides, on plain descriptions of the runs and without I/O; a
@@ -23,14 +23,16 @@ use crate::version::{Run, RunCursor, TableHandle, Version};
 
 pub mod pick;
 
-use pick::{Parameters, Pick, RunShape};
+use pick::{Parameters, Pick, RunShape, Work};
 
 /// A compaction in progress.
 pub(crate) struct Compaction {
     keyspace: Arc<Keyspace>,
     pick: Pick,
     inputs: Vec<Arc<TableHandle>>,
-    /// `None` if the tables move as they are.
+    /// The run that the outcome joins, by its level and id.
+    target: (u32, u64),
+    /// `None` if nothing is read.
     merge: Option<MergeJob>,
 }
 
@@ -40,10 +42,9 @@ impl Compaction {
     /// # Errors
     /// As all of [`Compaction`].
     pub fn next(core: &Core) -> Result<Option<Compaction>> {
-        let parameters = parameters(core);
         let picked = core.keyspaces().into_iter().filter_map(|keyspace| {
             let version = Arc::clone(&keyspace.view().version);
-            let pick = pick::pick(&shapes(&version), &parameters)?;
+            let pick = pick::pick(&shapes(&version), &parameters(core, &keyspace))?;
             Some((keyspace, version, pick))
         });
         let urgent = picked.max_by(|a, b| a.2.score.total_cmp(&b.2.score));
@@ -54,7 +55,7 @@ impl Compaction {
     /// tables.
     pub fn full(core: &Core, keyspace: Arc<Keyspace>) -> Result<Option<Compaction>> {
         let version = Arc::clone(&keyspace.view().version);
-        let pick = pick::pick_all(&shapes(&version), &parameters(core));
+        let pick = pick::pick_range(&shapes(&version), (None, None), &parameters(core, &keyspace));
         pick.map(|pick| Compaction::new(core, keyspace, &version, pick)).transpose()
     }
 
@@ -71,24 +72,29 @@ impl Compaction {
                 sources.push(Box::new(RunCursor::new(tables)));
             }
         }
-        let older: Vec<Run> = version.runs.iter().filter(|run| run.level > pick.level).cloned().collect();
-        let mut range_deletes = RangeDeletes::default();
-        if !pick.moves {
-            for table in inputs.iter().filter(|table| table.meta().range_deletes > 0) {
-                range_deletes.extend(table.table()?.range_deletes());
-            }
+        let target = version.runs.get(pick.run).map_or((0, 0), |run| (run.level, run.id));
+        if pick.work != Work::Merge {
+            return Ok(Compaction { keyspace, pick, inputs, target, merge: None });
         }
+        let older: Vec<Run> = version.runs.iter().skip(pick.run + 1).cloned().collect();
+        let mut range_deletes = RangeDeletes::default();
+        for table in inputs.iter().filter(|table| table.meta().range_deletes > 0) {
+            range_deletes.extend(table.table()?.range_deletes());
+        }
+        // Where tables end together, later merges take few that they need not.
+        let boundaries = older.last().map_or(&[][..], |run| &run.tables);
         let plan = MergePlan {
             keyspace: Arc::clone(&keyspace),
             level: pick.level,
             table_bytes: core.options.target_file_bytes,
+            boundaries: boundaries.iter().map(|table| table.meta().key_min.clone()).collect(),
             cursor: Box::new(MergeCursor::new(sources)),
             range_deletes,
             expires: inputs.iter().any(|table| table.meta().expires()),
             older,
         };
-        let merge = (!pick.moves).then(|| MergeJob::new(core, plan));
-        Ok(Compaction { keyspace, pick, inputs, merge })
+        let merge = Some(MergeJob::new(core, plan));
+        Ok(Compaction { keyspace, pick, inputs, target, merge })
     }
 
     /// Works for about `budget`; true once the outcome is installed.
@@ -117,11 +123,12 @@ impl Compaction {
     }
 
     fn install(&self, core: &Core) -> Result<()> {
-        let level = self.pick.level;
-        let placed = |meta| Placed { level, run: u64::from(level), meta };
-        let added: Vec<Placed> = match &self.merge {
-            Some(merge) => merge.tables().iter().cloned().map(placed).collect(),
-            None => self.inputs.iter().map(|table| placed(table.meta().clone())).collect(),
+        let (level, run) = self.target;
+        let placed = |meta| Placed { level, run, meta };
+        let added: Vec<Placed> = match (&self.merge, self.pick.work) {
+            (Some(merge), _) => merge.tables().iter().cloned().map(placed).collect(),
+            (None, Work::Drop) => Vec::new(),
+            (None, _) => self.inputs.iter().map(|table| placed(table.meta().clone())).collect(),
         };
         let removed: Vec<FileNumber> = self.inputs.iter().map(|table| table.meta().number).collect();
         let bytes_written: u64 = added.iter().map(|table| table.meta.bytes).sum();
@@ -149,11 +156,22 @@ impl Compaction {
     }
 }
 
-fn parameters(core: &Core) -> Parameters {
-    Parameters { level_1_bytes: 4 * core.options.memtable_bytes as u64, ..Parameters::default() }
+/// What picks in a keyspace depend on now.
+pub(crate) fn parameters(core: &Core, keyspace: &Keyspace) -> Parameters {
+    let (_, oldest_snapshot) = core.snapshots.summary();
+    Parameters {
+        scaling: core.options.scaling.clone(),
+        flush_bytes: keyspace.flush_bytes(core.options.memtable_bytes),
+        target_file_bytes: core.options.target_file_bytes,
+        now_ms: core.options.environment.unix_ms(),
+        oldest_snapshot,
+        // What a storage cannot tell is taken to be enough.
+        space_left: core.storage.space_left().ok().flatten().unwrap_or(u64::MAX),
+    }
 }
 
-fn shapes<'v>(version: &'v Version) -> Vec<RunShape<'v>> {
-    let tables = |run: &'v Run| run.tables.iter().map(|table| table.meta()).collect();
-    version.runs.iter().map(|run| RunShape { level: run.level, tables: tables(run) }).collect()
+/// The runs of a version as picks look at them.
+pub(crate) fn shapes(version: &Version) -> Vec<RunShape<'_>> {
+    let runs = version.runs.iter();
+    runs.map(|run| RunShape { tables: run.tables.iter().map(|table| table.meta()).collect() }).collect()
 }

@@ -28,9 +28,9 @@ use crate::version::{TableHandle, Version};
 /// Memtables of one keyspace that may wait for their flush.
 const IMMUTABLE_MAX: usize = 3;
 
-/// Runs of level 0 of one keyspace at which writers wait for compactions: each
-/// costs every get a look at its index and filter.
-const LEVEL_0_RUNS_MAX: usize = 20;
+/// Runs that may hold one key at which writers wait for compactions: each costs a
+/// get a look at its index and filter.
+const OVERLAP_MAX: usize = 32;
 
 /// The shared state of an open database.
 #[derive(Debug)]
@@ -184,7 +184,7 @@ impl Core {
         outcome
     }
 
-    /// True while more memtables or level 0 runs wait than may.
+    /// True while more memtables wait or runs overlap than may.
     pub fn is_behind(&self) -> bool {
         self.behind.load(Relaxed)
     }
@@ -195,8 +195,7 @@ impl Core {
         let immutable_max = if self.threaded() { IMMUTABLE_MAX } else { 1 };
         let behind = self.keyspaces().iter().any(|keyspace| {
             let view = keyspace.view();
-            let level_0 = view.version.runs.iter().filter(|run| run.level == 0).count();
-            view.immutable.len() > immutable_max || level_0 > LEVEL_0_RUNS_MAX
+            view.immutable.len() > immutable_max || view.version.overlap() > OVERLAP_MAX
         });
         self.behind.store(behind, Relaxed);
         self.work.raise();

@@ -34,6 +34,7 @@ impl Flush {
             keyspace: Arc::clone(&keyspace),
             level: 0,
             table_bytes: u64::MAX,
+            boundaries: Vec::new(),
             cursor: Arc::clone(&memory.table).cursor(),
             range_deletes: memory.range_deletes().as_deref().cloned().unwrap_or_default(),
             expires: memory.expires(),
@@ -66,7 +67,7 @@ impl Flush {
 
     fn install(&self, core: &Core) -> Result<()> {
         let facts = self.keyspace.facts(self.memory.last_seq());
-        let added: Vec<Placed> = self.merge.tables().iter().map(level_0).collect();
+        let added: Vec<Placed> = self.merge.tables().iter().map(placed).collect();
         let bytes = added.iter().map(|table| table.meta.bytes).sum();
         let mut manifest = lock(&core.manifest);
         if self.keyspace.is_dropped() {
@@ -91,6 +92,7 @@ impl Flush {
         drop(manifest);
         core.counters.flushes.fetch_add(1, Relaxed);
         core.counters.flush_bytes.fetch_add(bytes, Relaxed);
+        self.keyspace.note_flush(bytes);
         for number in unneeded {
             lock(&core.old_wals).remove(&number);
             if core.names_durable {
@@ -119,6 +121,6 @@ impl Flush {
     }
 }
 
-fn level_0(meta: &crate::sstable::TableMeta) -> Placed {
+fn placed(meta: &crate::sstable::TableMeta) -> Placed {
     Placed { level: 0, run: meta.number.0, meta: meta.clone() }
 }

@@ -16,6 +16,7 @@
 //! Versions of one key always go to the same table, and range tombstones are cut
 //! where tables are: the tables of a run must not overlap.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -65,6 +66,8 @@ struct Output {
     level: u32,
     /// Bytes after which the next key begins a new table.
     table_bytes: u64,
+    /// Keys, ascending, before which a table ends that has half of its bytes.
+    boundaries: Peekable<std::vec::IntoIter<Vec<u8>>>,
     expires: bool,
     /// Range tombstones that are still to be written.
     range_deletes: RangeDeletes,
@@ -81,6 +84,8 @@ pub(crate) struct MergePlan {
     pub level: u32,
     /// Bytes after which the next key begins a new table.
     pub table_bytes: u64,
+    /// Keys, ascending, before which a table had better end.
+    pub boundaries: Vec<Vec<u8>>,
     pub cursor: Box<dyn Cursor + Send>,
     /// Range tombstones of what is merged.
     pub range_deletes: RangeDeletes,
@@ -102,6 +107,7 @@ impl MergeJob {
             keyspace: plan.keyspace.id,
             level: plan.level,
             table_bytes: plan.table_bytes,
+            boundaries: plan.boundaries.into_iter().peekable(),
             expires: plan.expires,
             range_deletes: kept,
             writer: None,
@@ -262,7 +268,12 @@ impl MergeJob {
 
 impl Output {
     fn write(&mut self, core: &Core, entry: EntryRef<'_>) -> Result<()> {
-        let full = self.writer.as_ref().is_some_and(|writer| writer.estimated_bytes() >= self.table_bytes);
+        let mut boundary = false;
+        while self.boundaries.next_if(|boundary| boundary.as_slice() <= entry.key).is_some() {
+            boundary = true;
+        }
+        let enough = if boundary { self.table_bytes / 2 } else { self.table_bytes };
+        let full = self.writer.as_ref().is_some_and(|writer| writer.estimated_bytes() >= enough);
         if full && self.writer.as_ref().is_some_and(|writer| !writer.ends_with(entry.key)) {
             self.finish_table(Some(entry.key))?;
         }

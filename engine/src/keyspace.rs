@@ -22,6 +22,10 @@ use crate::version::Version;
 /// most two fragments of others.
 const RANGE_DELETE_OVERHEAD_BYTES: usize = 300;
 
+/// Bytes of a memtable over those of the table that a flush makes of it, where nothing
+/// else is known: entries cost more in memory, and pages are compressed.
+const FLUSH_SHARE: u64 = 3;
+
 /// A keyspace of an open database.
 #[derive(Debug)]
 pub(crate) struct Keyspace {
@@ -31,6 +35,8 @@ pub(crate) struct Keyspace {
     /// Milliseconds that an entry lives unless it says otherwise; 0: for ever.
     ttl_ms: AtomicU64,
     view: RwLock<Arc<View>>,
+    /// Bytes of a flush, of late; 0 before the first.
+    flush_bytes: AtomicU64,
     /// True once it has been dropped; handles to it are refused from then on.
     dropped: AtomicBool,
 }
@@ -44,6 +50,7 @@ impl Keyspace {
             operator,
             ttl_ms: AtomicU64::new(facts.ttl_ms),
             view: RwLock::new(Arc::new(view)),
+            flush_bytes: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
         }
     }
@@ -55,6 +62,21 @@ impl Keyspace {
 
     pub fn set_ttl_ms(&self, ttl_ms: u64) {
         self.ttl_ms.store(ttl_ms, Relaxed);
+    }
+
+    /// Bytes of a flush, of late; a guess before the first.
+    pub fn flush_bytes(&self, memtable_bytes: usize) -> u64 {
+        match self.flush_bytes.load(Relaxed) {
+            0 => memtable_bytes as u64 / FLUSH_SHARE,
+            bytes => bytes,
+        }
+    }
+
+    /// Takes the bytes of a flush in.
+    pub fn note_flush(&self, bytes: u64) {
+        let before = self.flush_bytes.load(Relaxed);
+        let now = if before == 0 { bytes } else { before - before / 4 + bytes / 4 };
+        self.flush_bytes.store(now, Relaxed);
     }
 
     /// True if it is as `options` want it; false if its time to live is another.

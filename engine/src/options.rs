@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::BatchLimits;
 use crate::merge_operator::MergeOperator;
+use crate::scaling::Scaling;
 
 /// What a commit survives once it has returned. See `docs/durability.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +74,9 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Bytes at which a compaction starts its next output file. Default: 64 MiB.
     pub target_file_bytes: u64,
+    /// When sorted runs are merged. It may be another at every open: nothing is
+    /// rewritten for it. Default: `balanced`.
+    pub scaling: Scaling,
     /// Bytes of WAL after which every memtable that holds on to an old segment
     /// is flushed. Default: 4 × `memtable_bytes`.
     pub wal_bytes_max: Option<u64>,
@@ -103,6 +107,7 @@ impl Default for Options {
             memtable_bytes: if wasm { 16 << 20 } else { 64 << 20 },
             cache_bytes: if wasm { 64 << 20 } else { 256 << 20 },
             target_file_bytes: 64 << 20,
+            scaling: Scaling::default(),
             wal_bytes_max: None,
             value_bytes_max: if wasm { 32 << 20 } else { 64 << 20 },
             batch_bytes_max: if wasm { 64 << 20 } else { 256 << 20 },

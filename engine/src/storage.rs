@@ -89,6 +89,11 @@ pub trait Storage: Send + Sync + Debug {
     /// `Locked` if anyone holds the exclusive lock.
     fn lock_shared(&self) -> Result<Box<dyn Lock>>;
 
+    /// Bytes that can still be written, where the host tells.
+    fn space_left(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// A name for messages: the directory, or `memory`.
     fn describe(&self) -> String;
 

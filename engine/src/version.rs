@@ -84,10 +84,10 @@ impl Drop for TableHandle {
 /// SSTables of one keyspace whose keys do not overlap, in order of their keys.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Its level; flushes arrive at 0.
+    /// Runs of a higher one are older; 0 for what this program flushes.
     pub level: u32,
-    /// Its identity among the runs of the keyspace: the number of its file on
-    /// level 0, where higher is newer; the level otherwise.
+    /// Among the runs of a level, higher is newer: the number of the file that the
+    /// run began with.
     pub id: u64,
     /// Its tables, in order of their keys; never empty.
     pub tables: Vec<Arc<TableHandle>>,
@@ -132,10 +132,11 @@ impl Run {
 /// The sorted runs of one keyspace, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct Version {
-    /// Newest first: level 0 by number descending, then levels ascending.
+    /// Newest first: by level ascending, then by id descending.
     pub runs: Vec<Run>,
     /// Some entry expires.
     expires: bool,
+    overlap: usize,
 }
 
 impl Version {
@@ -160,6 +161,7 @@ impl Version {
         self.runs.sort_by(|a, b| a.level.cmp(&b.level).then(b.id.cmp(&a.id)));
         let expires = self.tables().any(|table| table.meta.expires());
         self.expires = expires;
+        self.overlap = overlap(self.tables().map(|table| table.meta()));
     }
 
     /// The version without `removed` and with `added`; a table in both moves.
@@ -182,10 +184,33 @@ impl Version {
         self.expires
     }
 
+    /// Most runs that may hold one key.
+    pub fn overlap(&self) -> usize {
+        self.overlap
+    }
+
     /// Every table.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableHandle>> {
         self.runs.iter().flat_map(|run| &run.tables)
     }
+}
+
+/// Most of `tables` that may hold one key.
+pub fn overlap<'a>(tables: impl Iterator<Item = &'a TableMeta>) -> usize {
+    // At a key that ends one and begins another both are counted.
+    let edges = tables.flat_map(|meta| [(meta.key_min.as_slice(), 0), (meta.key_max.as_slice(), 1)]);
+    let mut edges: Vec<(&[u8], u8)> = edges.collect();
+    edges.sort_unstable();
+    let (mut open, mut most) = (0, 0);
+    for (_, ends) in edges {
+        if ends == 1 {
+            open -= 1;
+        } else {
+            open += 1;
+            most = most.max(open);
+        }
+    }
+    most
 }
 
 /// Walks a run table by table; opens a table when it gets there.

@@ -1,212 +1,572 @@
 //! Which tables to merge next: a pure function of the sorted runs.
 //!
-//! Level 0 collects flushes, each a run of its own; every level below is one
-//! run, and holds ten times the bytes of the one above. The level that is
-//! fullest in proportion is relieved: all of level 0 goes at once, so that a
-//! pick is contiguous in age; a lower level gives one table, that which costs
-//! least to merge for its size. Tables that overlap nothing move as they are.
-//! Source: Leveled Compaction in the RocksDB wiki.
+//! Source: the unified compaction strategy of Cassandra (CEP-26), carried over to
+//! runs that are in order of age.
+//!
+//! **Levels are bands of density.** The density of a table is its bytes over the
+//! share of the keyspace that its keys span, so that a part of a run weighs as the
+//! whole of it would. Levels are computed from the densities at every pick, and
+//! nothing that is stored depends on them; so the parameters may change whenever
+//! somebody likes. The bands are laid downwards from the densest run, each a fan-out
+//! wide, which bounds what the levels above the deepest hold by its size.
+//!
+//! **What overlaps is merged.** From a table on down, the older runs that hold keys
+//! in its range and belong to its level are counted; when they are as many as the
+//! level's parameter allows, they are merged, with all that they overlap in the runs
+//! between: a pick is contiguous in age. Where the outcome would set off the next
+//! level at once, that level is merged along.
+//!
+//! **A merge goes where its oldest input was**, and joins the tables there that are
+//! no inputs; the order of ages needs no more. What overlaps nothing in the next
+//! older runs moves there as it is.
 
-use crate::key::FileNumber;
+use std::ops::Range;
+
+use crate::key::{FileNumber, SequenceNumber};
+use crate::scaling::Scaling;
 use crate::sstable::TableMeta;
 
-/// A sorted run, as far as picking goes.
+/// Files' worth of bytes that a merge may take along from deeper levels.
+const CASCADE_FILES_MAX: u64 = 16;
+
+/// A tiered level hands on what is this part of its fan-out denser: some of what was
+/// merged has been superseded.
+const SURVIVAL: f64 = 0.7;
+
+/// Tables in a row that are merged because they are small.
+const SMALL_FILES: usize = 8;
+
+/// Older bytes that may be rewritten for each byte of a table that is mostly
+/// tombstones.
+const PURGE_RATIO: u64 = 4;
+
+/// A sorted run, as far as picking goes: its tables, in order of their keys.
 #[derive(Clone, Debug)]
 pub struct RunShape<'a> {
-    /// Its level.
-    pub level: u32,
-    /// Its tables, in order of their keys.
+    /// Never empty.
     pub tables: Vec<&'a TableMeta>,
 }
 
-impl RunShape<'_> {
-    fn bytes(&self) -> u64 {
-        self.tables.iter().map(|table| table.bytes).sum()
-    }
-}
-
-/// When a level is full.
+/// What a pick depends on beside the runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
-    /// Runs of level 0. Default: 4.
-    pub level_0_runs: usize,
-    /// Bytes of level 1. Default: 256 MiB.
-    pub level_1_bytes: u64,
-    /// Bytes of a level over those of the level above. Default: 10.
-    pub fan_out: u64,
+    /// When a level is merged.
+    pub scaling: Scaling,
+    /// Bytes of a flush.
+    pub flush_bytes: u64,
+    /// Bytes of a table of a merge.
+    pub target_file_bytes: u64,
+    /// The time, in Unix milliseconds.
+    pub now_ms: u64,
+    /// The oldest moment that somebody reads at.
+    pub oldest_snapshot: Option<SequenceNumber>,
+    /// Bytes that a merge may write; it writes no more than it reads.
+    pub space_left: u64,
 }
 
-impl Default for Parameters {
-    fn default() -> Self {
-        Parameters { level_0_runs: 4, level_1_bytes: 256 << 20, fan_out: 10 }
-    }
+/// Why a pick was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Everything in the tables has expired, and hides nothing.
+    Expired,
+    /// The tables overlap nothing older.
+    Disjoint,
+    /// As many runs overlap as the level's parameter allows.
+    Overlap,
+    /// Most entries of a table are tombstones.
+    Tombstones,
+    /// Many small tables in a row.
+    SmallFiles,
+    /// Somebody asked for it.
+    Asked,
 }
 
-impl Parameters {
-    fn level_bytes(&self, level: u32) -> u64 {
-        self.level_1_bytes.saturating_mul(self.fan_out.saturating_pow(level.saturating_sub(1)))
-    }
+/// What is done with the inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// They are merged.
+    Merge,
+    /// They change their run as they are.
+    Move,
+    /// They go, unread.
+    Drop,
 }
 
-/// Tables to merge.
+/// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pick {
-    /// Their numbers.
+    /// What is done.
+    pub work: Work,
+    /// Why.
+    pub cause: Cause,
+    /// Numbers of the tables, from the newest run to the oldest.
     pub inputs: Vec<FileNumber>,
-    /// Level of the outcome.
+    /// Bytes of the tables.
+    pub bytes: u64,
+    /// Index of the run that the outcome joins: the oldest of the inputs, save where
+    /// they move.
+    pub run: usize,
+    /// Level that the outcome is expected on.
     pub level: u32,
-    /// True if the inputs overlap neither each other nor the level they go to,
-    /// so that they need not be rewritten.
-    pub moves: bool,
-    /// How full the level is, 1 and more.
+    /// Urgency: the overlap over what the level allows; below 1 for what can wait.
     pub score: f64,
 }
 
-/// The next merge; `None` while no level is full. `runs` are newest first.
+/// What [`pick`] sees in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RunLevel {
+    /// Its deepest level.
+    pub level: u32,
+    /// Its bytes over its share of the keyspace.
+    pub density: f64,
+}
+
+/// The most urgent work on `runs`, which are newest first.
 pub fn pick(runs: &[RunShape<'_>], parameters: &Parameters) -> Option<Pick> {
-    let level_0: Vec<&RunShape<'_>> = runs.iter().filter(|run| run.level == 0).collect();
-    let score_0 = level_0.len() as f64 / parameters.level_0_runs as f64;
-    let fullest = runs
-        .iter()
-        .filter(|run| run.level > 0)
-        .map(|run| (run.bytes() as f64 / parameters.level_bytes(run.level) as f64, run))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match fullest {
-        Some((score, run)) if score > score_0 && score > 1.0 => {
-            let tables = [cheapest(run, runs)?];
-            Some(merge_into(&tables, run.level + 1, runs, score))
+    let tree = Tree::new(runs, parameters);
+    tree.expired()
+        .or_else(|| tree.disjoint())
+        .or_else(|| tree.overlap())
+        .or_else(|| tree.tombstones())
+        .or_else(|| tree.small_files())
+}
+
+/// The merge of everything that may hold a key from `min` to `max`, both included and
+/// `None` for no bound, into the oldest run that does; `None` without tables.
+pub fn pick_range(
+    runs: &[RunShape<'_>],
+    (min, max): (Option<&[u8]>, Option<&[u8]>),
+    parameters: &Parameters,
+) -> Option<Pick> {
+    let tree = Tree::new(runs, parameters);
+    let mut group = Group::default();
+    let mut range: Option<Keys<'_>> = None;
+    for run in 0..runs.len() {
+        let wanted = |table: &Node<'_>| {
+            min.is_none_or(|min| table.meta.key_max.as_slice() >= min)
+                && max.is_none_or(|max| table.meta.key_min.as_slice() <= max)
+        };
+        let nodes = &tree.runs[run].nodes;
+        let overlapped = range.map_or(0..0, |range| tree.runs[run].overlapping(range));
+        let members: Vec<usize> =
+            (0..nodes.len()).filter(|index| overlapped.contains(index) || wanted(&nodes[*index])).collect();
+        // Between the first and the last of them nothing may stay behind.
+        if let (Some(first), Some(last)) = (members.first(), members.last()) {
+            let members = *first..last + 1;
+            range = Some(tree.runs[run].keys(members.clone(), range));
+            group.add(&tree, run, members);
         }
-        _ if score_0 >= 1.0 => {
-            let tables: Vec<&TableMeta> = level_0.iter().flat_map(|run| run.tables.iter().copied()).collect();
-            Some(merge_into(&tables, 1, runs, score_0))
-        }
-        _ => None,
+    }
+    (!group.parts.is_empty()).then(|| group.pick(&tree, Cause::Asked, f64::INFINITY))
+}
+
+/// The levels of `runs`.
+pub fn levels(runs: &[RunShape<'_>], parameters: &Parameters) -> Vec<RunLevel> {
+    let tree = Tree::new(runs, parameters);
+    let levels = tree.runs.iter().map(|run| RunLevel {
+        level: run.nodes.iter().map(|node| node.level).max().unwrap_or(0) as u32,
+        density: run.density,
+    });
+    levels.collect()
+}
+
+type Keys<'a> = (&'a [u8], &'a [u8]);
+
+/// A table and where it belongs.
+struct Node<'a> {
+    meta: &'a TableMeta,
+    density: f64,
+    level: usize,
+}
+
+struct RunNodes<'a> {
+    nodes: Vec<Node<'a>>,
+    /// Bytes of the tables before each, and of all.
+    bytes_before: Vec<u64>,
+    density: f64,
+}
+
+impl<'a> RunNodes<'a> {
+    /// Tables that may hold a key from the first to the last of `range`.
+    fn overlapping(&self, (min, max): Keys<'_>) -> Range<usize> {
+        let from = self.nodes.partition_point(|node| node.meta.key_max.as_slice() < min);
+        let to = self.nodes.partition_point(|node| node.meta.key_min.as_slice() <= max);
+        from..to.max(from)
+    }
+
+    /// The keys of `members`, which is not empty, and of `range`.
+    fn keys(&self, members: Range<usize>, range: Option<Keys<'a>>) -> Keys<'a> {
+        let own: Keys<'a> =
+            (&self.nodes[members.start].meta.key_min, &self.nodes[members.end - 1].meta.key_max);
+        range.map_or(own, |(min, max)| (min.min(own.0), max.max(own.1)))
+    }
+
+    /// Bytes of keys below `key`, where keys lie evenly within a table.
+    fn bytes_below(&self, key: &[u8]) -> f64 {
+        let index = self.nodes.partition_point(|node| node.meta.key_max.as_slice() < key);
+        let within = self.nodes.get(index).map_or(0.0, |node| {
+            let TableMeta { key_min, key_max, bytes, .. } = node.meta;
+            *bytes as f64 * fraction(key_min, key_max, key)
+        });
+        self.bytes_before[index] as f64 + within
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes_before[self.nodes.len()]
     }
 }
 
-/// The merge of everything into one run, on the first level that holds it;
-/// `None` without tables.
-pub fn pick_all(runs: &[RunShape<'_>], parameters: &Parameters) -> Option<Pick> {
-    let bytes = runs.iter().map(RunShape::bytes).sum();
-    let deepest = runs.iter().map(|run| run.level).max()?.max(1);
-    let level = (deepest..u32::MAX).find(|level| parameters.level_bytes(*level) >= bytes)?;
-    let inputs = runs.iter().flat_map(|run| &run.tables).map(|table| table.number).collect();
-    Some(Pick { inputs, level, moves: false, score: f64::INFINITY })
-}
-
-/// The table of `run` that overlaps the fewest bytes of the next level for its
-/// own; the first of equals.
-fn cheapest<'a>(run: &RunShape<'a>, runs: &[RunShape<'a>]) -> Option<&'a TableMeta> {
-    let cost = |table: &TableMeta| {
-        let below = overlapping(&[table], run.level + 1, runs);
-        below.iter().map(|table| table.bytes).sum::<u64>() as f64 / table.bytes.max(1) as f64
+/// Where `key` lies from `min` (0) to `max` (1), by the first eight bytes that may
+/// differ.
+fn fraction(min: &[u8], max: &[u8], key: &[u8]) -> f64 {
+    if key <= min {
+        return 0.0;
+    }
+    if key >= max {
+        return 1.0;
+    }
+    let shared = min.iter().zip(max).take_while(|(a, b)| a == b).count();
+    let number = |key: &[u8]| {
+        let head = key.get(shared..).unwrap_or_default().iter().chain(std::iter::repeat(&0)).take(8);
+        head.fold(0.0, |number, byte| number * 256.0 + f64::from(*byte))
     };
-    let costs = run.tables.iter().map(|table| (cost(table), *table));
-    costs.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, table)| table)
+    let (min, max, key) = (number(min), number(max), number(key));
+    if max > min { ((key - min) / (max - min)).clamp(0.0, 1.0) } else { 0.5 }
 }
 
-/// The merge of `tables`, and of what they overlap on `level`, into it.
-fn merge_into(tables: &[&TableMeta], level: u32, runs: &[RunShape<'_>], score: f64) -> Pick {
-    let below = overlapping(tables, level, runs);
-    let mut sorted = tables.to_vec();
-    sorted.sort_by(|a, b| a.key_min.cmp(&b.key_min));
-    let disjoint = sorted.windows(2).all(|pair| pair[0].key_max < pair[1].key_min);
-    let inputs = tables.iter().chain(&below).map(|table| table.number).collect();
-    Pick { inputs, level, moves: below.is_empty() && disjoint, score }
+/// The runs with what follows from them.
+struct Tree<'a> {
+    runs: Vec<RunNodes<'a>>,
+    /// Density at which each level ends; the last is that of the densest run.
+    bounds: Vec<f64>,
+    parameters: &'a Parameters,
 }
 
-/// Tables of `level` that overlap the key range from the first to the last key
-/// of `tables`: the outcome may have keys anywhere in between.
-fn overlapping<'a>(tables: &[&TableMeta], level: u32, runs: &[RunShape<'a>]) -> Vec<&'a TableMeta> {
-    let min = tables.iter().map(|table| &table.key_min).min();
-    let max = tables.iter().map(|table| &table.key_max).max();
-    let (Some(min), Some(max)) = (min, max) else { return Vec::new() };
-    let run = runs.iter().filter(|run| run.level == level);
-    run.flat_map(|run| run.tables.iter().copied())
-        .filter(|table| table.key_max >= *min && table.key_min <= *max)
-        .collect()
+impl<'a> Tree<'a> {
+    fn new(shapes: &[RunShape<'a>], parameters: &'a Parameters) -> Tree<'a> {
+        let runs = shapes.iter().map(|shape| {
+            let mut bytes_before = vec![0];
+            let mut sum = 0;
+            for table in &shape.tables {
+                sum += table.bytes;
+                bytes_before.push(sum);
+            }
+            let nodes = shape.tables.iter().map(|meta| Node { meta, density: 0.0, level: 0 });
+            RunNodes { nodes: nodes.collect(), bytes_before, density: 0.0 }
+        });
+        let mut tree = Tree { runs: runs.collect(), bounds: Vec::new(), parameters };
+        tree.measure();
+        tree
+    }
+
+    /// Fills in densities, then bounds, then levels.
+    fn measure(&mut self) {
+        let total: u64 = self.runs.iter().map(RunNodes::bytes).sum();
+        let share = |(min, max): Keys<'_>| {
+            let bytes: f64 = self.runs.iter().map(|run| run.bytes_below(max) - run.bytes_below(min)).sum();
+            bytes / (total as f64).max(1.0)
+        };
+        let mut densities: Vec<(Vec<f64>, f64)> = Vec::new();
+        for run in &self.runs {
+            let shares: Vec<f64> =
+                run.nodes.iter().map(|node| share((&node.meta.key_min, &node.meta.key_max))).collect();
+            let of = |bytes: u64, share: f64| bytes as f64 / share.max(f64::MIN_POSITIVE).max(1e-12);
+            let each = run.nodes.iter().zip(&shares).map(|(node, share)| of(node.meta.bytes, *share));
+            // A single key has no width, and is as dense as can be.
+            let each = each.map(|density| density.min(total as f64));
+            densities.push((each.collect(), of(run.bytes(), shares.iter().sum()).min(total as f64)));
+        }
+        let densest = densities.iter().map(|(_, run)| *run).fold(0.0, f64::max);
+        self.bounds = bounds(self.parameters, densest);
+        let mut runs = std::mem::take(&mut self.runs);
+        for (run, (each, density)) in runs.iter_mut().zip(densities) {
+            run.density = density;
+            for (node, density) in run.nodes.iter_mut().zip(each) {
+                node.density = density;
+                node.level = self.level_of(density);
+            }
+        }
+        self.runs = runs;
+    }
+
+    fn deepest(&self) -> usize {
+        self.bounds.len() - 1
+    }
+
+    fn level_of(&self, density: f64) -> usize {
+        let deepest = self.deepest();
+        (0..deepest)
+            .find(|level| {
+                let tiered = self.parameters.scaling.of(*level, deepest).is_tiered();
+                density < self.bounds[*level] * if tiered { SURVIVAL } else { 1.0 }
+            })
+            .unwrap_or(deepest)
+    }
+
+    fn trigger(&self, level: usize) -> usize {
+        self.parameters.scaling.of(level, self.deepest()).trigger()
+    }
+
+    /// Tables all of whose entries have expired, as far as they hide nothing older.
+    fn expired(&self) -> Option<Pick> {
+        let now_ms = self.parameters.now_ms;
+        for (run, of_run) in self.runs.iter().enumerate() {
+            let gone = |index: &usize| {
+                let meta = of_run.nodes[*index].meta;
+                let expired = meta.expires_max != 0 && meta.expires_max <= now_ms;
+                expired && meta.range_deletes == 0 && self.is_oldest(run, meta)
+            };
+            let gone: Vec<usize> = (0..of_run.nodes.len()).filter(gone).collect();
+            if !gone.is_empty() {
+                let metas = gone.iter().map(|index| of_run.nodes[*index].meta);
+                return Some(Pick {
+                    work: Work::Drop,
+                    cause: Cause::Expired,
+                    bytes: metas.clone().map(|meta| meta.bytes).sum(),
+                    inputs: metas.map(|meta| meta.number).collect(),
+                    run,
+                    level: 0,
+                    score: f64::INFINITY,
+                });
+            }
+        }
+        None
+    }
+
+    /// True if no run older than `run` may hold a key of `meta`.
+    fn is_oldest(&self, run: usize, meta: &TableMeta) -> bool {
+        self.next_overlap(run, meta).is_none()
+    }
+
+    /// The next older run than `run` that may hold a key of `meta`.
+    fn next_overlap(&self, run: usize, meta: &TableMeta) -> Option<usize> {
+        let range: Keys<'_> = (&meta.key_min, &meta.key_max);
+        (run + 1..self.runs.len()).find(|older| !self.runs[*older].overlapping(range).is_empty())
+    }
+
+    /// Tables that overlap nothing in the next older run or runs, to the oldest of
+    /// those.
+    fn disjoint(&self) -> Option<Pick> {
+        for (run, of_run) in self.runs.iter().enumerate() {
+            let target = |node: &Node<'_>| self.next_overlap(run, node.meta).unwrap_or(self.runs.len()) - 1;
+            let deepest = of_run.nodes.iter().map(target).max()?;
+            if deepest == run {
+                continue;
+            }
+            let moved: Vec<&Node<'_>> = of_run.nodes.iter().filter(|node| target(node) == deepest).collect();
+            return Some(Pick {
+                work: Work::Move,
+                cause: Cause::Disjoint,
+                inputs: moved.iter().map(|node| node.meta.number).collect(),
+                bytes: moved.iter().map(|node| node.meta.bytes).sum(),
+                run: deepest,
+                level: moved.iter().map(|node| node.level).max()? as u32,
+                score: f64::INFINITY,
+            });
+        }
+        None
+    }
+
+    /// The group whose overlap exceeds what its level allows by most; of equals the
+    /// least deep, then the smallest.
+    fn overlap(&self) -> Option<Pick> {
+        let mut best: Option<(f64, usize, Group)> = None;
+        for run in 0..self.runs.len() {
+            for index in 0..self.runs[run].nodes.len() {
+                let Some((score, level, group)) = self.group_below(run, index) else { continue };
+                let better = best.as_ref().is_none_or(|(best_score, best_level, best)| {
+                    let order = best_score.total_cmp(&score).then(level.cmp(best_level));
+                    order.then(group.bytes.cmp(&best.bytes)).is_lt()
+                });
+                if better {
+                    best = Some((score, level, group));
+                }
+            }
+        }
+        best.map(|(score, _, group)| group.pick(self, Cause::Overlap, score))
+    }
+
+    /// What a table is to be merged with, if its level has had enough: the score,
+    /// the level, and the group.
+    fn group_below(&self, run: usize, index: usize) -> Option<(f64, usize, Group)> {
+        let first = index..index + 1;
+        let mut range = self.runs[run].keys(first.clone(), None);
+        let mut group = Group::default();
+        group.add(self, run, first);
+        let own_level = self.runs[run].nodes[index].level;
+        let (mut level, mut count) = (own_level, 1);
+        // How many parts of the group are certain, and the score.
+        let mut certain: Option<(usize, f64)> = None;
+        let cascade_bytes = CASCADE_FILES_MAX * self.parameters.target_file_bytes;
+        // A level that has had enough joins what is certain; so does one that the
+        // outcome would set off, where that is no large matter.
+        let settle = |certain: &mut Option<(usize, f64)>, group: &Group, level: usize, count: usize| {
+            let trigger = self.trigger(level);
+            let settled = count >= trigger && (certain.is_none() || group.bytes <= cascade_bytes);
+            if settled {
+                let score = certain.map_or(count as f64 / trigger as f64, |(_, score)| score);
+                *certain = Some((group.parts.len(), score));
+            }
+            settled
+        };
+        for older in run + 1..self.runs.len() {
+            let members = self.runs[older].overlapping(range);
+            if members.is_empty() {
+                continue;
+            }
+            let of_members = self.runs[older].nodes[members.clone()].iter().map(|node| node.level);
+            let older_level = of_members.max().unwrap_or(0);
+            if older_level > level {
+                if !settle(&mut certain, &group, level, count) {
+                    break;
+                }
+                (level, count) = (self.level_of(group.density), 1);
+                if older_level > level {
+                    break;
+                }
+            }
+            range = self.runs[older].keys(members.clone(), Some(range));
+            group.add(self, older, members);
+            count += 1;
+        }
+        settle(&mut certain, &group, level, count);
+        let (parts, score) = certain?;
+        group.truncate(self, parts);
+        group.fit(self)?;
+        Some((score, own_level, group))
+    }
+
+    /// A table that is mostly tombstones, with what they may hide, where that is
+    /// little; or alone, where it hides nothing any more.
+    fn tombstones(&self) -> Option<Pick> {
+        let mut best: Option<(f64, Group)> = None;
+        for (run, of_run) in self.runs.iter().enumerate() {
+            for (index, node) in of_run.nodes.iter().enumerate() {
+                let Some(share) = self.tombstone_share(node.meta) else { continue };
+                let mut range = of_run.keys(index..index + 1, None);
+                let mut group = Group::default();
+                group.add(self, run, index..index + 1);
+                for older in run + 1..self.runs.len() {
+                    let members = self.runs[older].overlapping(range);
+                    if !members.is_empty() {
+                        range = self.runs[older].keys(members.clone(), Some(range));
+                        group.add(self, older, members);
+                    }
+                }
+                let cheap = group.bytes <= node.meta.bytes.saturating_mul(1 + PURGE_RATIO);
+                if cheap
+                    && group.bytes <= self.parameters.space_left
+                    && best.as_ref().is_none_or(|(s, _)| share > *s)
+                {
+                    best = Some((share, group));
+                }
+            }
+        }
+        best.map(|(share, group)| group.pick(self, Cause::Tombstones, share.min(1.0) / 2.0))
+    }
+
+    /// Share of entries that are tombstones or have expired, where that is most of
+    /// them and nobody reads what they hide.
+    fn tombstone_share(&self, meta: &TableMeta) -> Option<f64> {
+        let read = self.parameters.oldest_snapshot.is_some_and(|oldest| oldest < meta.seq_max);
+        let expired = meta.expires_max != 0 && meta.expires_max <= self.parameters.now_ms;
+        let gone = if expired { meta.entries() } else { meta.deletes } + meta.range_deletes;
+        (!read && gone > 0 && 2 * gone >= meta.entries())
+            .then(|| gone as f64 / meta.entries().max(gone) as f64)
+    }
+
+    /// Small tables that follow each other in a run.
+    fn small_files(&self) -> Option<Pick> {
+        for (run, of_run) in self.runs.iter().enumerate() {
+            for first in 0..of_run.nodes.len().saturating_sub(SMALL_FILES - 1) {
+                let members = first..first + SMALL_FILES;
+                let sizes = of_run.nodes[members.clone()].iter().map(|node| node.meta.bytes);
+                let (sum, most) = (sizes.clone().sum::<u64>(), sizes.max().unwrap_or(0));
+                if sum <= self.parameters.target_file_bytes.min(self.parameters.space_left) && most <= sum / 2
+                {
+                    let mut group = Group::default();
+                    group.add(self, run, members);
+                    return Some(group.pick(self, Cause::SmallFiles, 0.25));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The densities at which levels end: each is a fan-out above the one before, from
+/// that of a flush on, and all are shifted so that the last is `densest`.
+fn bounds(parameters: &Parameters, densest: f64) -> Vec<f64> {
+    let flush = parameters.flush_bytes.max(1) as f64;
+    for deepest in 0.. {
+        let mut bound = flush;
+        let bounds: Vec<f64> = (0..=deepest)
+            .map(|level| {
+                bound *= f64::from(parameters.scaling.of(level, deepest).fan_out());
+                bound
+            })
+            .collect();
+        if bound >= densest {
+            let shift = densest / bound;
+            return bounds.into_iter().map(|bound| bound * shift).collect();
+        }
+    }
+    vec![densest]
+}
+
+/// Tables that belong together, newest run first.
+#[derive(Default)]
+struct Group {
+    /// A run, and which of its tables.
+    parts: Vec<(usize, Range<usize>)>,
+    bytes: u64,
+    /// What the outcome's would be if nothing were superseded.
+    density: f64,
+}
+
+impl Group {
+    fn add(&mut self, tree: &Tree<'_>, run: usize, members: Range<usize>) {
+        let nodes = &tree.runs[run].nodes[members.clone()];
+        let bytes: u64 = nodes.iter().map(|node| node.meta.bytes).sum();
+        let weighed: f64 = nodes.iter().map(|node| node.density * node.meta.bytes as f64).sum();
+        self.density += weighed / (bytes as f64).max(1.0);
+        self.bytes += bytes;
+        self.parts.push((run, members));
+    }
+
+    fn truncate(&mut self, tree: &Tree<'_>, parts: usize) {
+        if parts < self.parts.len() {
+            let kept: Vec<_> = self.parts.drain(..parts).collect();
+            *self = Group::default();
+            kept.into_iter().for_each(|(run, members)| self.add(tree, run, members));
+        }
+    }
+
+    /// Leaves older runs out until there is space for the outcome; `None` where there
+    /// is none for two.
+    fn fit(&mut self, tree: &Tree<'_>) -> Option<()> {
+        while self.bytes > tree.parameters.space_left {
+            if self.parts.len() <= 2 {
+                return None;
+            }
+            self.truncate(tree, self.parts.len() - 1);
+        }
+        Some(())
+    }
+
+    fn pick(self, tree: &Tree<'_>, cause: Cause, score: f64) -> Pick {
+        let nodes = self.parts.iter().flat_map(|(run, members)| &tree.runs[*run].nodes[members.clone()]);
+        Pick {
+            work: Work::Merge,
+            cause,
+            inputs: nodes.map(|node| node.meta.number).collect(),
+            bytes: self.bytes,
+            run: self.parts.last().map_or(0, |(run, _)| *run),
+            level: tree.level_of(self.density) as u32,
+            score,
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::{KeyspaceId, SequenceNumber};
-
-    fn table(number: u64, keys: (&str, &str), bytes: u64) -> TableMeta {
-        TableMeta {
-            number: FileNumber(number),
-            keyspace: KeyspaceId(1),
-            bytes,
-            tail_offset: 0,
-            tail_checksum: 0,
-            key_min: keys.0.into(),
-            key_max: keys.1.into(),
-            seq_min: SequenceNumber(1),
-            seq_max: SequenceNumber(1),
-            puts: 1,
-            deletes: 0,
-            merges: 0,
-            range_deletes: 0,
-            expires_min: 0,
-            expires_max: 0,
-        }
-    }
-
-    fn run(level: u32, tables: &[TableMeta]) -> RunShape<'_> {
-        RunShape { level, tables: tables.iter().collect() }
-    }
-
-    fn numbers(pick: &Pick) -> Vec<u64> {
-        let mut numbers: Vec<u64> = pick.inputs.iter().map(|number| number.0).collect();
-        numbers.sort_unstable();
-        numbers
-    }
-
-    const PARAMETERS: Parameters = Parameters { level_0_runs: 2, level_1_bytes: 100, fan_out: 10 };
-
-    #[test]
-    fn level_0_goes_whole_with_what_it_overlaps() {
-        let new = [table(9, ("d", "f"), 10)];
-        let old = [table(8, ("c", "e"), 10)];
-        let below = [table(1, ("a", "b"), 10), table(2, ("c", "d"), 10), table(3, ("x", "z"), 10)];
-        let mut runs = vec![run(0, &new), run(1, &below)];
-        assert_eq!(pick(&runs, &PARAMETERS), None);
-        runs.insert(1, run(0, &old));
-        let picked = pick(&runs, &PARAMETERS).unwrap();
-        assert_eq!((numbers(&picked), picked.level, picked.moves), (vec![2, 8, 9], 1, false));
-    }
-
-    #[test]
-    fn keys_between_disjoint_flushes_are_merged_too() {
-        let new = [table(9, ("a", "b"), 10)];
-        let old = [table(8, ("y", "z"), 10)];
-        let below = [table(1, ("m", "n"), 10)];
-        let picked = pick(&[run(0, &new), run(0, &old), run(1, &below)], &PARAMETERS).unwrap();
-        assert_eq!((numbers(&picked), picked.moves), (vec![1, 8, 9], false));
-    }
-
-    #[test]
-    fn tables_that_overlap_nothing_move() {
-        let new = [table(9, ("k", "l"), 10)];
-        let old = [table(8, ("i", "j"), 10)];
-        let below = [table(1, ("a", "b"), 10)];
-        let picked = pick(&[run(0, &new), run(0, &old), run(1, &below)], &PARAMETERS).unwrap();
-        assert_eq!((numbers(&picked), picked.level, picked.moves), (vec![8, 9], 1, true));
-    }
-
-    #[test]
-    fn a_full_level_gives_its_cheapest_table() {
-        let full = [table(1, ("a", "c"), 60), table(2, ("d", "f"), 60)];
-        let below = [table(3, ("a", "b"), 500), table(4, ("e", "e"), 5)];
-        let picked = pick(&[run(1, &full), run(2, &below)], &PARAMETERS).unwrap();
-        assert_eq!((numbers(&picked), picked.level, picked.moves), (vec![2, 4], 2, false));
-    }
-
-    #[test]
-    fn everything_goes_to_the_level_that_holds_it() {
-        let flushed = [table(5, ("a", "z"), 500)];
-        let picked = pick_all(&[run(0, &flushed)], &PARAMETERS).unwrap();
-        assert_eq!((numbers(&picked), picked.level, picked.moves), (vec![5], 2, false));
-        assert_eq!(pick_all(&[], &PARAMETERS), None);
-    }
-}
+mod tests;

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use super::{Db, Engine, Keyspace, Parts};
 use crate::api::{Database, DatabaseTransaction, Page, PageBuilder, Progress, Scan, ScanRange, SnapshotId};
 use crate::batch::WriteBatch;
+use crate::compaction::{self, pick};
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::key::{KeyspaceId, SequenceNumber};
-use crate::keyspace::View;
+use crate::keyspace;
 use crate::options::{Budget, Durability, KeyspaceOptions};
 use crate::read::RowCursor;
 use crate::stats::{KeyspaceStats, RunStats, Stats, VerifyReport};
@@ -174,10 +176,7 @@ fn stats(engine: &Engine) -> Stats {
     };
     let keyspaces = core.keyspaces();
     Stats {
-        keyspaces: keyspaces
-            .iter()
-            .map(|keyspace| keyspace_stats(keyspace.id, &keyspace.name, &keyspace.view()))
-            .collect(),
+        keyspaces: keyspaces.iter().map(|keyspace| keyspace_stats(core, keyspace)).collect(),
         last_sequence: core.visible().0,
         snapshots,
         oldest_snapshot: oldest_snapshot.unwrap_or_default().0,
@@ -201,20 +200,23 @@ fn stats(engine: &Engine) -> Stats {
     }
 }
 
-fn keyspace_stats(id: KeyspaceId, name: &str, view: &View) -> KeyspaceStats {
+fn keyspace_stats(core: &Core, keyspace: &keyspace::Keyspace) -> KeyspaceStats {
+    let view = keyspace.view();
+    let parameters = compaction::parameters(core, keyspace);
+    let levels = pick::levels(&compaction::shapes(&view.version), &parameters);
     KeyspaceStats {
-        id,
-        name: name.to_owned(),
+        id: keyspace.id,
+        name: keyspace.name.clone(),
         memtable_entries: view.memtables().map(|memory| memory.table.entries() as u64).sum(),
         memtable_bytes: view.memtables().map(|memory| memory.bytes() as u64).sum(),
-        runs: view.version.runs.iter().map(run_stats).collect(),
+        runs: view.version.runs.iter().zip(levels).map(|(run, level)| run_stats(run, level.level)).collect(),
     }
 }
 
-fn run_stats(run: &Run) -> RunStats {
+fn run_stats(run: &Run, level: u32) -> RunStats {
     let tables = || run.tables.iter().map(|table| table.meta());
     RunStats {
-        level: run.level,
+        level,
         files: run.tables.len() as u64,
         bytes: run.bytes(),
         entries: tables().map(|meta| meta.entries()).sum(),

@@ -455,6 +455,14 @@ impl Storage for FsStorage {
         Ok(Box::new(lock))
     }
 
+    #[cfg(not(target_os = "wasi"))]
+    fn space_left(&self) -> Result<Option<u64>> {
+        let dir = self.dir("look at the space of", "")?;
+        let told = retry_on_intr(|| rustix::fs::fstatvfs(&dir));
+        let told = told.map_err(|errno| Error::io("look at the space of", "", errno.into()))?;
+        Ok(Some(told.f_bavail.saturating_mul(told.f_frsize)))
+    }
+
     fn describe(&self) -> String {
         self.dir.display().to_string()
     }

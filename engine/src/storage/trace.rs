@@ -87,6 +87,10 @@ impl Storage for TraceStorage {
         Ok(Arc::new(TraceRead { path: path.to_owned(), inner, trace: self.trace.clone() }))
     }
 
+    fn space_left(&self) -> Result<Option<u64>> {
+        self.inner.space_left()
+    }
+
     fn create(&self, path: &str) -> Result<Box<dyn AppendFile>> {
         let inner = self.trace.change(format!("create {path}"), self.inner.create(path))?;
         Ok(Box::new(TraceAppend { path: path.to_owned(), inner, trace: self.trace.clone() }))

@@ -55,6 +55,10 @@ impl Storage for Within {
         self.whole.remove(&self.path(path))
     }
 
+    fn space_left(&self) -> Result<Option<u64>> {
+        self.whole.space_left()
+    }
+
     fn list(&self, path: &str) -> Result<Vec<String>> {
         self.whole.list(&self.path(path))
     }

@@ -201,7 +201,7 @@ fn it_opens_in_memory_and_is_complete() {
     let names: Vec<&str> = stats.keyspaces.iter().map(|keyspace| &*keyspace.name).collect();
     assert_eq!(names, KEYSPACES);
     let runs = &stats.keyspaces[0].runs;
-    assert_eq!(runs.iter().map(|run| run.level.min(1)).collect::<Vec<_>>(), [0, 0, 1], "{runs:?}");
+    assert_eq!(runs.iter().map(|run| run.files).collect::<Vec<_>>(), [1, 1, 2], "{runs:?}");
     assert!(runs[2].files > 1 && runs[0].tombstones > 0, "{runs:?}");
 }
 
