@@ -42,12 +42,16 @@ impl Compaction {
     /// # Errors
     /// As all of [`Compaction`].
     pub fn next(core: &Core) -> Result<Option<Compaction>> {
-        let picked = core.keyspaces().into_iter().filter_map(|keyspace| {
+        let mut picked = Vec::new();
+        for keyspace in core.keyspaces() {
             let version = Arc::clone(&keyspace.view().version);
-            let pick = pick::pick(&shapes(&version), &parameters(core, &keyspace))?;
-            Some((keyspace, version, pick))
-        });
-        let urgent = picked.max_by(|a, b| a.2.score.total_cmp(&b.2.score));
+            let covered = covered(core, &version)?;
+            let parameters = Parameters { covered, ..parameters(core, &keyspace) };
+            if let Some(pick) = pick::pick(&shapes(&version), &parameters) {
+                picked.push((keyspace, version, pick));
+            }
+        }
+        let urgent = picked.into_iter().max_by(|a, b| a.2.score.total_cmp(&b.2.score));
         urgent.map(|(keyspace, version, pick)| Compaction::new(core, keyspace, &version, pick)).transpose()
     }
 
@@ -165,9 +169,30 @@ pub(crate) fn parameters(core: &Core, keyspace: &Keyspace) -> Parameters {
         target_file_bytes: core.options.target_file_bytes,
         now_ms: core.options.environment.unix_ms(),
         oldest_snapshot,
+        covered: Vec::new(),
         // What a storage cannot tell is taken to be enough.
         space_left: core.storage.space_left().ok().flatten().unwrap_or(u64::MAX),
     }
+}
+
+/// Tables all of whose entries a range tombstone hides that is in a newer table, from
+/// everybody who reads. (One that is in memory may be lost with its commit.)
+fn covered(core: &Core, version: &Version) -> Result<Vec<FileNumber>> {
+    let points = core.snapshots.points();
+    let mut newer = RangeDeletes::default();
+    let mut covered = Vec::new();
+    for run in &version.runs {
+        let metas = run.tables.iter().map(|table| table.meta()).filter(|_| !newer.is_empty());
+        covered.extend(metas.filter_map(|meta| {
+            let hidden_below = newer.covering(&meta.key_min, &meta.key_max);
+            let read = points.iter().any(|point| (meta.seq_min..hidden_below).contains(point));
+            (meta.seq_max < hidden_below && !read).then_some(meta.number)
+        }));
+        for table in run.tables.iter().filter(|table| table.meta().range_deletes > 0) {
+            newer.extend(table.table()?.range_deletes());
+        }
+    }
+    Ok(covered)
 }
 
 /// The runs of a version as picks look at them.

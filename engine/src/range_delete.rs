@@ -110,6 +110,19 @@ impl RangeDeletes {
         self.fragment_at(key)?.seqs.iter().rev().find(|seq| **seq > above).copied()
     }
 
+    /// The sequence number below which every key from `min` to `max`, both included, is
+    /// hidden; 0 where some key is not covered.
+    pub fn covering(&self, min: &[u8], max: &[u8]) -> SequenceNumber {
+        let Some(first) = self.fragment_at(min) else { return SequenceNumber(0) };
+        let (mut end, mut lowest) = (&first.end, first.seqs[0]);
+        while end.as_ref() <= max {
+            let Some(next) = self.fragments.get(end) else { return SequenceNumber(0) };
+            lowest = lowest.min(next.seqs[0]);
+            end = &next.end;
+        }
+        lowest
+    }
+
     /// The first tombstone above `after` whose range meets the keys between
     /// `start` and `end`, both as bounds; answers the first key that both hold.
     pub fn first_within<'a>(
@@ -224,6 +237,9 @@ mod tests {
                     let oldest = covers.iter().copied().filter(|seq| *seq > at).min();
                     assert_eq!(set.oldest_over(&key, seq(at)), oldest.map(seq), "seed {seed}");
                 }
+                let last = letter((n + next(4)).min(19));
+                let hidden = (n..=u64::from(last[0] - b'a')).map(|n| set.newest_over(&letter(n), seq(99)));
+                assert_eq!(set.covering(&key, &last), hidden.min().unwrap(), "seed {seed}");
                 let end = letter(next(20));
                 let after = next(12);
                 let expected = (n..20)

@@ -48,7 +48,7 @@ pub struct RunShape<'a> {
 }
 
 /// What a pick depends on beside the runs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parameters {
     /// When a level is merged.
     pub scaling: Scaling,
@@ -60,6 +60,8 @@ pub struct Parameters {
     pub now_ms: u64,
     /// The oldest moment that somebody reads at.
     pub oldest_snapshot: Option<SequenceNumber>,
+    /// Tables that a newer range tombstone hides whole, from everybody.
+    pub covered: Vec<FileNumber>,
     /// Bytes that a merge may write; it writes no more than it reads.
     pub space_left: u64,
 }
@@ -69,6 +71,8 @@ pub struct Parameters {
 pub enum Cause {
     /// Everything in the tables has expired, and hides nothing.
     Expired,
+    /// A range tombstone hides everything in the tables.
+    Covered,
     /// The tables overlap nothing older.
     Disjoint,
     /// As many runs overlap as the level's parameter allows.
@@ -124,7 +128,7 @@ pub struct RunLevel {
 /// The most urgent work on `runs`, which are newest first.
 pub fn pick(runs: &[RunShape<'_>], parameters: &Parameters) -> Option<Pick> {
     let tree = Tree::new(runs, parameters);
-    tree.expired()
+    tree.gone()
         .or_else(|| tree.disjoint())
         .or_else(|| tree.overlap())
         .or_else(|| tree.tombstones())
@@ -307,23 +311,28 @@ impl<'a> Tree<'a> {
         self.parameters.scaling.of(level, self.deepest()).trigger()
     }
 
-    /// Tables all of whose entries have expired, as far as they hide nothing older.
-    fn expired(&self) -> Option<Pick> {
+    /// Tables that a range tombstone hides, and those all of whose entries have expired,
+    /// as far as they hide nothing older.
+    fn gone(&self) -> Option<Pick> {
         let now_ms = self.parameters.now_ms;
         for (run, of_run) in self.runs.iter().enumerate() {
-            let gone = |index: &usize| {
-                let meta = of_run.nodes[*index].meta;
+            let metas = || of_run.nodes.iter().map(|node| node.meta);
+            let covered = |meta: &&TableMeta| self.parameters.covered.contains(&meta.number);
+            let expired = |meta: &&TableMeta| {
                 let expired = meta.expires_max != 0 && meta.expires_max <= now_ms;
                 expired && meta.range_deletes == 0 && self.is_oldest(run, meta)
             };
-            let gone: Vec<usize> = (0..of_run.nodes.len()).filter(gone).collect();
+            let covered: Vec<&TableMeta> = metas().filter(covered).collect();
+            let (gone, cause) = match covered.is_empty() {
+                false => (covered, Cause::Covered),
+                true => (metas().filter(expired).collect(), Cause::Expired),
+            };
             if !gone.is_empty() {
-                let metas = gone.iter().map(|index| of_run.nodes[*index].meta);
                 return Some(Pick {
                     work: Work::Drop,
-                    cause: Cause::Expired,
-                    bytes: metas.clone().map(|meta| meta.bytes).sum(),
-                    inputs: metas.map(|meta| meta.number).collect(),
+                    cause,
+                    inputs: gone.iter().map(|meta| meta.number).collect(),
+                    bytes: gone.iter().map(|meta| meta.bytes).sum(),
                     run,
                     level: 0,
                     score: f64::INFINITY,

@@ -53,6 +53,7 @@ fn parameters(scaling: &str) -> Parameters {
         target_file_bytes: 1000,
         now_ms: 50,
         oldest_snapshot: None,
+        covered: Vec::new(),
         space_left: u64::MAX,
     }
 }
@@ -186,6 +187,15 @@ fn expired_tables_go_once_nothing_older_is_under_them() {
     let above = "a-f:10x40
                  a-f:10";
     assert_eq!(picked(above, &parameters("T8")), "merge 1 2 into run 1: Tombstones");
+}
+
+#[test]
+fn tables_under_a_range_tombstone_go() {
+    let picture = "a-z:10
+                   a-f:10 g-z:10
+                   a-z:10";
+    let covered = Parameters { covered: vec![FileNumber(2)], ..parameters("T8") };
+    assert_eq!(picked(picture, &covered), "drop 2 into run 1: Covered");
 }
 
 #[test]
