@@ -64,6 +64,7 @@ mod recovery;
 pub mod repair;
 mod snapshots;
 pub mod sstable;
+mod stall;
 pub mod stats;
 pub mod storage;
 mod sync;
