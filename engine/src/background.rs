@@ -17,8 +17,10 @@ use crate::error::{Error, Result};
 use crate::flush::Flush;
 use crate::key::KeyspaceId;
 use crate::options::Budget;
+use crate::stall::HARD;
+use crate::stats::{BackgroundError, Lane, StallCause, StallKind};
 use crate::sync::atomic::{AtomicBool, AtomicU64};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, lock, thread};
 
 /// Bytes of a worker's step: between two, others may drive the lane.
 const STEP: Budget = Budget { bytes: 4 << 20 };
@@ -27,12 +29,23 @@ const STEP: Budget = Budget { bytes: 4 << 20 };
 /// for the levels it will sink through.
 const WORK_PER_BYTE: u64 = 12;
 
+/// The same at a hard limit; in between it rises.
+const WORK_PER_BYTE_MAX: u64 = 4 * WORK_PER_BYTE;
+
 /// Bytes of work that are done at once: a smaller slice costs more in
 /// switching than it does.
 const SLICE_BYTES: u64 = 256 << 10;
 
-/// How long a writer waits for background work that makes no progress.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// Nanoseconds that a byte is slowed by at a hard limit; from the soft limit on it
+/// rises to this. So writers are led towards 4 MiB/s, which any disk flushes and
+/// merges.
+const DELAY_NS_PER_BYTE: u64 = 250;
+
+/// Delays are saved up to this: no system sleeps for much less.
+const DELAY_NS_MIN: u64 = 200_000;
+
+/// Longest delay of a commit.
+const DELAY_NS_MAX: u64 = 1_000_000;
 
 /// How long a worker waits before it tries again what failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -44,9 +57,32 @@ pub(crate) struct Background {
     compaction: Mutex<CompactionLane>,
     /// Work that writers owe, in bytes.
     debt: AtomicU64,
+    /// Delay that writers owe, in nanoseconds.
+    delay_ns: AtomicU64,
     stopping: AtomicBool,
     /// Why the flush lane, and the compaction lane, do not proceed.
-    trouble: Mutex<[Option<Error>; 2]>,
+    trouble: Mutex<[Option<Trouble>; 2]>,
+}
+
+/// What is known of a lane that has failed and has not succeeded since.
+#[derive(Debug)]
+struct Trouble {
+    error: Error,
+    /// Failures.
+    count: u64,
+    /// When the first was, by the monotonic clock.
+    since_ms: u64,
+}
+
+/// How far a step has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// There was nothing to do.
+    Idle,
+    /// The job goes on.
+    Part,
+    /// The job is done.
+    Finished,
 }
 
 #[derive(Default)]
@@ -60,11 +96,11 @@ struct CompactionLane {
     failed: Option<Error>,
 }
 
-/// A lane.
-#[derive(Clone, Copy)]
-pub(crate) enum Lane {
-    Flush,
-    Compaction,
+/// What a writer that waits for room does next.
+enum Outlook {
+    LookAgain,
+    Go,
+    Refuse(String),
 }
 
 impl Background {
@@ -75,19 +111,50 @@ impl Background {
             Lane::Flush => self.step_flush(core, budget),
             Lane::Compaction => self.step_compaction(core, budget),
         };
-        let trouble = outcome.as_ref().err().map(Error::duplicate);
-        lock(&self.trouble)[lane as usize] = trouble;
-        outcome
+        self.note(core, lane, &outcome);
+        Ok(if outcome? == Step::Idle { Progress::Done } else { Progress::More })
     }
 
-    fn step_flush(&self, core: &Core, budget: Budget) -> Result<Progress> {
+    /// Keeps a failure until the lane has done a job, or has none.
+    fn note(&self, core: &Core, lane: Lane, outcome: &Result<Step>) {
+        let mut trouble = lock(&self.trouble);
+        let trouble = &mut trouble[lane as usize];
+        match outcome {
+            Ok(Step::Part) => {}
+            Ok(Step::Idle | Step::Finished) => *trouble = None,
+            Err(error) => {
+                let failures = match lane {
+                    Lane::Flush => &core.counters.flush_failures,
+                    Lane::Compaction => &core.counters.compaction_failures,
+                };
+                failures.fetch_add(1, Relaxed);
+                let now = core.options.environment.monotonic_ms();
+                let (count, since_ms) = trouble.as_ref().map_or((0, now), |t| (t.count, t.since_ms));
+                *trouble = Some(Trouble { error: error.duplicate(), count: count + 1, since_ms });
+            }
+        }
+    }
+
+    /// Lanes that have failed and have not succeeded since.
+    pub fn errors(&self, core: &Core) -> Vec<BackgroundError> {
+        let now = core.options.environment.monotonic_ms();
+        let trouble = lock(&self.trouble);
+        let error = |lane: Lane| {
+            let Trouble { error, count, since_ms } = trouble[lane as usize].as_ref()?;
+            let since_ms = now.saturating_sub(*since_ms);
+            Some(BackgroundError { lane, message: error.to_string(), count: *count, since_ms })
+        };
+        [Lane::Flush, Lane::Compaction].into_iter().filter_map(error).collect()
+    }
+
+    fn step_flush(&self, core: &Core, budget: Budget) -> Result<Step> {
         let mut lane = lock(&self.flush);
-        let Some(mut job) = lane.take().or_else(|| Flush::next(core)) else { return Ok(Progress::Done) };
+        let Some(mut job) = lane.take().or_else(|| Flush::next(core)) else { return Ok(Step::Idle) };
         match job.step(core, budget) {
-            Ok(true) => Ok(Progress::More),
+            Ok(true) => Ok(Step::Finished),
             Ok(false) => {
                 *lane = Some(job);
-                Ok(Progress::More)
+                Ok(Step::Part)
             }
             Err(error) => {
                 job.abandon(core);
@@ -96,20 +163,20 @@ impl Background {
         }
     }
 
-    fn step_compaction(&self, core: &Core, budget: Budget) -> Result<Progress> {
+    fn step_compaction(&self, core: &Core, budget: Budget) -> Result<Step> {
         let mut lane = lock(&self.compaction);
         if lane.job.is_none() {
             lane.begin(core)?;
         }
-        let Some(mut job) = lane.job.take() else { return Ok(Progress::Done) };
+        let Some(mut job) = lane.job.take() else { return Ok(Step::Idle) };
         match job.step(core, budget) {
             Ok(true) => {
                 lane.end(None);
-                Ok(Progress::More)
+                Ok(Step::Finished)
             }
             Ok(false) => {
                 lane.job = Some(job);
-                Ok(Progress::More)
+                Ok(Step::Part)
             }
             Err(error) => {
                 lane.end(Some(error.duplicate()));
@@ -164,78 +231,135 @@ impl Background {
         }
     }
 
-    /// Works for about `budget` in both lanes.
+    /// Works for about `budget` in both lanes; compactions come second, and go on
+    /// where flushes fail: they may free the space that these lack.
     pub fn maintain(&self, core: &Core, budget: Budget) -> Result<Progress> {
         let mut left = budget.bytes.max(1);
         while left > 0 {
             let slice = Budget::bytes(left.min(SLICE_BYTES));
             left -= slice.bytes;
-            if self.step(core, Lane::Flush, slice)? == Progress::Done
-                && self.step(core, Lane::Compaction, slice)? == Progress::Done
-            {
+            let flushed = self.step(core, Lane::Flush, slice);
+            if matches!(flushed, Ok(Progress::More)) {
+                continue;
+            }
+            let compacted = self.step(core, Lane::Compaction, slice)?;
+            if flushed? == Progress::Done && compacted == Progress::Done {
                 return Ok(Progress::Done);
             }
         }
         Ok(Progress::More)
     }
 
-    /// Before a commit: waits while background work is too far behind, or does
-    /// the work where there are no workers.
+    /// Before a commit of `bytes`: slows it where background work falls behind, and
+    /// lets it wait where that is too far behind, or do the work where there are no
+    /// workers.
     ///
     /// # Errors
-    /// `Stalled` with the reason if that does not help.
-    pub fn make_room(&self, core: &Core) -> Result<()> {
-        if !core.is_behind() {
+    /// `Stalled` with cause and reason if that does not help in time.
+    pub fn make_room(&self, core: &Core, bytes: u64) -> Result<()> {
+        if core.stalls.pressure().is_none() {
             return Ok(());
         }
-        let start = core.options.environment.monotonic_ms();
-        let outcome = if core.threaded() { self.wait_for_room(core) } else { self.work_for_room(core) };
-        let waited = core.options.environment.monotonic_ms().saturating_sub(start);
-        core.counters.stall_ms.fetch_add(waited, Relaxed);
-        outcome
+        core.look();
+        match core.stalls.pressure() {
+            Some((_, HARD)) => self.wait(core),
+            Some((cause, pressure)) if core.threaded() => {
+                self.slow(core, cause, bytes * DELAY_NS_PER_BYTE * pressure / HARD);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn wait_for_room(&self, core: &Core) -> Result<()> {
-        let mut troubled = false;
+    fn slow(&self, core: &Core, cause: StallCause, delay_ns: u64) {
+        let owed_ns = self.delay_ns.fetch_add(delay_ns, Relaxed) + delay_ns;
+        if owed_ns >= DELAY_NS_MIN {
+            self.delay_ns.store(0, Relaxed);
+            let delay = Duration::from_nanos(owed_ns.min(DELAY_NS_MAX));
+            thread::sleep(delay);
+            core.stalls.count(cause, StallKind::Slowed, delay);
+        }
+    }
+
+    fn wait(&self, core: &Core) -> Result<()> {
+        let start = core.options.environment.monotonic_ms();
+        let waited = || Duration::from_millis(core.options.environment.monotonic_ms().saturating_sub(start));
+        let limit = Duration::from_millis(core.options.stall_ms_max);
+        let mut failures = 0;
+        let mut met = None;
         loop {
             let seen = core.progress.count();
             core.check_writable()?;
-            if !core.is_behind() {
-                return Ok(());
-            }
-            if let Some(trouble) = lock(&self.trouble).iter().flatten().next() {
-                // Once more may help: the cause may just have gone.
-                if std::mem::replace(&mut troubled, true) {
-                    return Err(stalled(&trouble.to_string()));
+            core.look();
+            let Some(cause) = core.stalls.hard() else { break };
+            met = Some(cause);
+            let left = limit.saturating_sub(waited());
+            let outlook = if left.is_zero() {
+                Outlook::Refuse("they take longer than a commit may wait".to_owned())
+            } else if core.threaded() {
+                self.wait_for_worker(core, cause, seen, left, &mut failures)
+            } else {
+                self.work_for_room(core, cause)?
+            };
+            match outlook {
+                Outlook::LookAgain => {}
+                Outlook::Go => break,
+                Outlook::Refuse(why) => {
+                    core.stalls.count(cause, StallKind::Refused, waited());
+                    return Err(stalled(cause, &why));
                 }
             }
-            if !core.progress.wait(seen, STALL_LIMIT) {
-                return Err(stalled("they make no progress"));
-            }
         }
-    }
-
-    fn work_for_room(&self, core: &Core) -> Result<()> {
-        while core.is_behind() {
-            let done = self.maintain(core, STEP).map_err(|error| match error {
-                Error::Poisoned(_) | Error::Locked(_) | Error::InvalidArgument(_) => error,
-                other => stalled(&other.to_string()),
-            })?;
-            if done == Progress::Done {
-                return Ok(());
-            }
+        if let Some(cause) = met {
+            core.stalls.count(cause, StallKind::Waited, waited());
         }
         Ok(())
     }
 
+    /// Waits until something has changed.
+    fn wait_for_worker(
+        &self,
+        core: &Core,
+        cause: StallCause,
+        seen: u64,
+        left: Duration,
+        failures: &mut usize,
+    ) -> Outlook {
+        let trouble = lock(&self.trouble)[lane_of(cause) as usize].as_ref().map(|t| t.error.to_string());
+        if let Some(why) = trouble {
+            *failures += 1;
+            // Once more may help: the cause may just have gone.
+            if *failures > 1 {
+                return Outlook::Refuse(why);
+            }
+        }
+        match core.progress.wait(seen, left) {
+            true => Outlook::LookAgain,
+            false => Outlook::Refuse("they make no progress".to_owned()),
+        }
+    }
+
+    /// Works at what ends the stall.
+    fn work_for_room(&self, core: &Core, cause: StallCause) -> Result<Outlook> {
+        match self.step(core, lane_of(cause), STEP) {
+            Ok(Progress::More) => Ok(Outlook::LookAgain),
+            // Nothing to wait for, or somebody else has just done it.
+            Ok(Progress::Done) => Ok(Outlook::Go),
+            Err(error @ (Error::Poisoned(_) | Error::Locked(_) | Error::InvalidArgument(_))) => Err(error),
+            Err(error) => Ok(Outlook::Refuse(error.to_string())),
+        }
+    }
+
     /// After a commit of `bytes`: does what the commit owes where there are no
-    /// workers. A failure is no failure of the commit; it shows when writers
-    /// must wait.
+    /// workers, more of it the nearer a limit is. A failure is no failure of the
+    /// commit; it shows in the statistics, and when writers must wait.
     pub fn pay(&self, core: &Core, bytes: u64) {
         if core.threaded() {
             return;
         }
-        let debt = self.debt.fetch_add(bytes * WORK_PER_BYTE, Relaxed) + bytes * WORK_PER_BYTE;
+        let pressure = core.stalls.pressure().map_or(0, |(_, pressure)| pressure);
+        let per_byte = WORK_PER_BYTE + (WORK_PER_BYTE_MAX - WORK_PER_BYTE) * pressure / HARD;
+        let debt = self.debt.fetch_add(bytes * per_byte, Relaxed) + bytes * per_byte;
         if debt >= SLICE_BYTES {
             self.debt.store(0, Relaxed);
             let _ = self.maintain(core, Budget::bytes(debt));
@@ -308,6 +432,18 @@ impl CompactionLane {
     }
 }
 
-fn stalled(why: &str) -> Error {
-    Error::Stalled(format!("writes wait for flushes and compactions, and {why}; try again later"))
+/// The work that ends a stall.
+fn lane_of(cause: StallCause) -> Lane {
+    match cause {
+        StallCause::WriteBuffer => Lane::Flush,
+        StallCause::Runs => Lane::Compaction,
+    }
+}
+
+fn stalled(cause: StallCause, why: &str) -> Error {
+    let what = match cause {
+        StallCause::WriteBuffer => "the write buffer is full: writes wait for flushes",
+        StallCause::Runs => "there are too many sorted runs: writes wait for compactions",
+    };
+    Error::Stalled(format!("{what}, and {why}; try again later"))
 }

@@ -20,17 +20,11 @@ use crate::options::{Background, KeyspaceOptions, Options};
 use crate::read::Moment;
 use crate::snapshots::Snapshots;
 use crate::sstable::{Cache, TableMeta};
+use crate::stall::{Buffered, Stalls};
 use crate::storage::{Lock, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::sync::{Condvar, Mutex, RwLock, lock, read, write};
 use crate::version::{TableHandle, Version};
-
-/// Memtables of one keyspace that may wait for their flush.
-const IMMUTABLE_MAX: usize = 3;
-
-/// Runs that may hold one key at which writers wait for compactions: each costs a
-/// get a look at its index and filter.
-const OVERLAP_MAX: usize = 32;
 
 /// The shared state of an open database.
 #[derive(Debug)]
@@ -44,6 +38,7 @@ pub(crate) struct Core {
     pub names_durable: bool,
     pub snapshots: Snapshots,
     pub counters: Counters,
+    pub stalls: Stalls,
     pub work: Signal,
     pub progress: Signal,
     /// Highest sequence number that readers may see.
@@ -59,8 +54,6 @@ pub(crate) struct Core {
     next_file: AtomicU64,
     poison: OnceLock<String>,
     closed: AtomicBool,
-    /// True while writers must wait for background work.
-    behind: AtomicBool,
     /// Held until the database is closed.
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
@@ -93,6 +86,7 @@ impl Core {
             cache: parts.cache,
             snapshots: Snapshots::default(),
             counters: parts.counters,
+            stalls: Stalls::default(),
             work: Signal::default(),
             progress: Signal::default(),
             visible: AtomicU64::new(parts.last_seq.0),
@@ -104,7 +98,6 @@ impl Core {
             next_file: AtomicU64::new(parts.next_file.0),
             poison: OnceLock::new(),
             closed: AtomicBool::new(false),
-            behind: AtomicBool::new(false),
             lock: Mutex::new(Some(parts.lock)),
         }
     }
@@ -184,20 +177,26 @@ impl Core {
         outcome
     }
 
-    /// True while more memtables wait or runs overlap than may.
-    pub fn is_behind(&self) -> bool {
-        self.behind.load(Relaxed)
+    /// Looks how much is in memory.
+    pub fn look_at_memory(&self) -> Buffered {
+        let mut buffered = Buffered::default();
+        read(&self.catalog).values().for_each(|keyspace| buffered.add(&keyspace.view()));
+        self.stalls.set_buffered(&buffered, &self.options);
+        buffered
     }
 
-    /// Looks again whether writers must wait, after memtables or runs came or
+    /// Looks how far background work is behind. Two that look at once may leave
+    /// what the slower one has seen: look again before acting on it.
+    pub fn look(&self) {
+        self.look_at_memory();
+        let overlap = |keyspace: &Arc<Keyspace>| keyspace.view().version.overlap();
+        self.stalls.set_overlap(read(&self.catalog).values().map(overlap).max().unwrap_or(0));
+    }
+
+    /// Looks how far background work is behind after memtables or runs came or
     /// went, and wakes whoever waits for either.
     pub fn views_changed(&self) {
-        let immutable_max = if self.threaded() { IMMUTABLE_MAX } else { 1 };
-        let behind = self.keyspaces().iter().any(|keyspace| {
-            let view = keyspace.view();
-            view.immutable.len() > immutable_max || view.version.overlap() > OVERLAP_MAX
-        });
-        self.behind.store(behind, Relaxed);
+        self.look();
         self.work.raise();
         self.progress.raise();
     }
@@ -213,11 +212,6 @@ impl Core {
 
     pub fn find_keyspace(&self, name: &str) -> Option<Arc<Keyspace>> {
         read(&self.catalog).values().find(|keyspace| keyspace.name == name).cloned()
-    }
-
-    /// True if `test` holds for some keyspace.
-    pub fn keyspaces_any(&self, test: impl Fn(&Keyspace) -> bool) -> bool {
-        read(&self.catalog).values().any(|keyspace| test(keyspace))
     }
 
     /// All keyspaces in order of their ids.
@@ -456,7 +450,8 @@ pub(crate) struct Counters {
     pub compactions: AtomicU64,
     pub compaction_bytes_read: AtomicU64,
     pub compaction_bytes_written: AtomicU64,
-    pub stall_ms: AtomicU64,
+    pub flush_failures: AtomicU64,
+    pub compaction_failures: AtomicU64,
     pub recovered_commits: AtomicU64,
     pub recovered_bytes_dropped: AtomicU64,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::api::SnapshotId;
-use crate::background::{Background, Lane};
+use crate::background::Background;
 use crate::backup::{BackupInfo, Backups};
 use crate::batch::WriteBatch;
 use crate::checkpoint::{self, CheckpointReport};
@@ -18,6 +18,7 @@ use crate::key::SequenceNumber;
 use crate::options::{Durability, KeyspaceOptions, Options};
 use crate::read_set::ReadSet;
 use crate::recovery;
+use crate::stats::Lane;
 use crate::storage::Storage;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, lock};
@@ -230,7 +231,7 @@ impl Engine {
     fn commit(&self, batch: WriteBatch, durability: Durability, reads: Option<ReadSet>) -> Result<()> {
         let Parts { core, writes, background } = &*self.parts;
         let bytes = batch.encoded_bytes() as u64;
-        background.make_room(core)?;
+        background.make_room(core, bytes)?;
         writes.commit(core, batch, durability, reads)?;
         background.pay(core, bytes);
         Ok(())

@@ -141,6 +141,12 @@ impl Keyspace {
         Arc::clone(&read(&self.view))
     }
 
+    /// The memtable that takes writes. Whoever inserts keeps no more than this: who
+    /// holds a whole view may be the last to hold a flushed memtable, and must free it.
+    pub fn active(&self) -> Arc<Memory> {
+        Arc::clone(&read(&self.view).active)
+    }
+
     /// Replaces the view by one made from it.
     pub fn update(&self, change: impl FnOnce(&View) -> View) {
         let mut view = write(&self.view);

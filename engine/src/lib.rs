@@ -65,6 +65,7 @@ pub mod repair;
 pub mod scaling;
 mod snapshots;
 pub mod sstable;
+mod stall;
 pub mod stats;
 pub mod storage;
 mod sync;

@@ -66,9 +66,16 @@ pub struct Options {
     pub read_only: bool,
     /// Durability of the calls that do not name one. Default: `Buffered`.
     pub durability: Durability,
-    /// Bytes of one memtable before it is flushed. Default: 64 MiB natively,
-    /// 16 MiB on wasm, where two of them must fit in the guest beside the cache.
+    /// Bytes at which a memtable is set aside for its flush. Default: 64 MiB
+    /// natively, 16 MiB on wasm, where two of them must fit in the guest beside the
+    /// cache.
     pub memtable_bytes: usize,
+    /// Bytes of all memtables of all keyspaces, those that wait for their flush
+    /// included, at which writers wait for flushes. Those that take writes share a
+    /// half of it; beyond that the largest are set aside before they are full.
+    /// Default: 4 × `memtable_bytes` natively, which lets a burst of three go by
+    /// unnoticed, and 2 × on wasm.
+    pub write_buffer_bytes: Option<usize>,
     /// Bytes of decoded pages and filters kept. Default: 256 MiB natively,
     /// 64 MiB on wasm.
     pub cache_bytes: usize,
@@ -88,6 +95,10 @@ pub struct Options {
     pub batch_bytes_max: usize,
     /// Compression of value pages. Default: Snappy.
     pub compression: Compression,
+    /// Longest a commit waits for background work, in milliseconds, before it
+    /// answers `Stalled`. Default: 60 s: longer than it takes to merge as many runs
+    /// of full memtables as may pile up, and short enough to tell somebody.
+    pub stall_ms_max: u64,
     /// Who does the background work. Default: threads natively, inline on wasm.
     pub background: Background,
     /// Merge operators beside the built-in ones, for the keyspaces that were
@@ -105,6 +116,7 @@ impl Default for Options {
             read_only: false,
             durability: Durability::default(),
             memtable_bytes: if wasm { 16 << 20 } else { 64 << 20 },
+            write_buffer_bytes: None,
             cache_bytes: if wasm { 64 << 20 } else { 256 << 20 },
             target_file_bytes: 64 << 20,
             scaling: Scaling::default(),
@@ -112,6 +124,7 @@ impl Default for Options {
             value_bytes_max: if wasm { 32 << 20 } else { 64 << 20 },
             batch_bytes_max: if wasm { 64 << 20 } else { 256 << 20 },
             compression: Compression::default(),
+            stall_ms_max: 60_000,
             background: if wasm { Background::Inline } else { Background::Threads },
             merge_operators: Vec::new(),
             environment: Arc::new(SystemEnvironment::default()),
@@ -123,6 +136,12 @@ impl Options {
     /// The limits that every batch is checked against.
     pub fn batch_limits(&self) -> BatchLimits {
         BatchLimits { value_bytes_max: self.value_bytes_max, batch_bytes_max: self.batch_bytes_max }
+    }
+
+    /// Bytes of all memtables at which writers wait.
+    pub fn write_buffer_bytes(&self) -> usize {
+        let memtables = if cfg!(target_family = "wasm") { 2 } else { 4 };
+        self.write_buffer_bytes.unwrap_or_else(|| self.memtable_bytes.saturating_mul(memtables))
     }
 
     /// Bytes of WAL after which old segments are flushed away.

@@ -1,6 +1,8 @@
 //! What a database says about itself: sizes, counters and the outcome of a
 //! verification.
 
+use std::fmt;
+
 use crate::key::KeyspaceId;
 
 /// Sizes and counters of an open database. Counters start at zero at open.
@@ -34,7 +36,7 @@ pub struct Stats {
     pub compaction_bytes_read: u64,
     /// Bytes of SSTables written by compactions.
     pub compaction_bytes_written: u64,
-    /// Milliseconds writers waited for background work.
+    /// Milliseconds writers were slowed by background work or waited for it.
     pub stall_ms: u64,
     /// Bytes in the cache.
     pub cache_bytes: u64,
@@ -47,9 +49,119 @@ pub struct Stats {
     /// Bytes of a torn WAL tail that open dropped: commits that were never
     /// promised to survive.
     pub recovered_bytes_dropped: u64,
+    /// Flushes that failed; they are tried again.
+    pub flush_failures: u64,
+    /// Compactions that failed; they are tried again.
+    pub compaction_failures: u64,
     /// False where the host cannot sync directories: names of files are then
     /// not promised to survive power loss, and the engine keeps old ones.
     pub names_durable: bool,
+    /// What the next commit meets; `None` while background work keeps up.
+    pub stall: Option<StallState>,
+    /// Background work that has failed and has not succeeded since.
+    pub background_errors: Vec<BackgroundError>,
+    /// What writers met, by cause and kind; what never happened is left out.
+    pub stalls: Vec<StallStats>,
+}
+
+/// Why writers are slowed or wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StallCause {
+    /// The memtables fill [`crate::Options::write_buffer_bytes`]: flushes do not
+    /// keep up.
+    WriteBuffer,
+    /// A keyspace has too many sorted runs: compactions do not keep up.
+    Runs,
+}
+
+impl StallCause {
+    /// Every cause.
+    pub const ALL: [StallCause; 2] = [StallCause::WriteBuffer, StallCause::Runs];
+}
+
+impl fmt::Display for StallCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StallCause::WriteBuffer => "write buffer",
+            StallCause::Runs => "runs",
+        })
+    }
+}
+
+/// What a stall does to a writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StallKind {
+    /// Past the soft limit: the writer was held up by a millisecond at most.
+    Slowed,
+    /// At the hard limit: the writer waited, or did the work, and then went on.
+    Waited,
+    /// The commit was refused as `Stalled`, after a wait.
+    Refused,
+}
+
+impl fmt::Display for StallKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StallKind::Slowed => "slowed",
+            StallKind::Waited => "waited",
+            StallKind::Refused => "refused",
+        })
+    }
+}
+
+/// A stall that is there now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StallState {
+    /// What presses most.
+    pub cause: StallCause,
+    /// `Slowed`, or `Waited` once the hard limit is reached.
+    pub kind: StallKind,
+}
+
+/// The stalls of one cause and kind since open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StallStats {
+    /// Why.
+    pub cause: StallCause,
+    /// With what effect.
+    pub kind: StallKind,
+    /// How often.
+    pub count: u64,
+    /// Milliseconds of all together.
+    pub total_ms: u64,
+    /// Milliseconds of the longest.
+    pub max_ms: u64,
+}
+
+/// A kind of background work; there is one job of each at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Memtables become SSTables.
+    Flush,
+    /// Sorted runs are merged.
+    Compaction,
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Lane::Flush => "flush",
+            Lane::Compaction => "compaction",
+        })
+    }
+}
+
+/// Background work that does not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackgroundError {
+    /// Which.
+    pub lane: Lane,
+    /// The last failure.
+    pub message: String,
+    /// Failures since it last succeeded.
+    pub count: u64,
+    /// Milliseconds since the first of them.
+    pub since_ms: u64,
 }
 
 /// One keyspace in [`Stats`].
@@ -78,8 +190,10 @@ pub struct RunStats {
     pub bytes: u64,
     /// Entries in them, versions and tombstones included.
     pub entries: u64,
-    /// Tombstones among them.
+    /// Tombstones of single keys among them.
     pub tombstones: u64,
+    /// Range tombstones among them.
+    pub range_tombstones: u64,
 }
 
 /// What [`crate::Database::verify`] read and found.

@@ -18,10 +18,11 @@ use crate::error::{Error, Result};
 use crate::filename;
 use crate::fold::Folded;
 use crate::key::{Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
-use crate::keyspace::{Keyspace, View};
+use crate::keyspace::{Keyspace, Memory};
 use crate::options::Durability;
 use crate::read_set::ReadSet;
 use crate::sstable::hash_key;
+use crate::stall::Buffered;
 use crate::sync::{Mutex, lock};
 use crate::wal::Wal;
 
@@ -196,21 +197,21 @@ impl Writer {
     /// Brings the batches into the memtables, then makes them visible.
     fn apply(&mut self, core: &Core, group: &[Arc<Request>]) {
         let wal = self.wal.as_ref().map_or(FileNumber(0), Wal::number);
-        let mut target: Option<(KeyspaceId, Arc<View>)> = None;
+        let mut target: Option<(KeyspaceId, Arc<Memory>)> = None;
         let mut bytes = 0;
         for request in group {
             self.last_seq.0 += 1;
             bytes += request.batch.len();
             for op in batch::decode(&request.batch).map_while(Result::ok) {
-                let view = match &target {
-                    Some((id, view)) if *id == op.keyspace => view,
+                let memory = match &target {
+                    Some((id, memory)) if *id == op.keyspace => memory,
                     _ => {
                         // Checked when the commit came in.
                         let Ok(keyspace) = core.keyspace(op.keyspace) else { continue };
-                        &target.insert((op.keyspace, keyspace.view())).1
+                        &target.insert((op.keyspace, keyspace.active())).1
                     }
                 };
-                view.active.insert(wal, self.last_seq, &op, &request.batch);
+                memory.insert(wal, self.last_seq, &op, &request.batch);
             }
         }
         core.visible.store(self.last_seq.0, Release);
@@ -256,11 +257,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Sets aside memtables that are full, and those that keep too much WAL.
+    /// Sets aside memtables that are full, the largest where they are too large
+    /// together, and those that keep too much WAL.
     fn freeze_full(&mut self, core: &Core) -> Result<()> {
-        let full = |view: &View| view.active.bytes() >= core.options.memtable_bytes;
-        if core.keyspaces_any(|keyspace| full(&keyspace.view())) {
-            self.freeze(core, |keyspace| full(&keyspace.view()))?;
+        let Buffered { active, largest, .. } = core.look_at_memory();
+        let active_max = core.options.write_buffer_bytes() / 2;
+        if largest >= core.options.memtable_bytes || active > active_max {
+            let chosen = largest_first(core, active, active_max);
+            self.freeze(core, |keyspace| chosen.contains(&keyspace.id))?;
         }
         let wal_bytes = self.wal.as_ref().map_or(0, Wal::bytes) + core.old_wal_bytes();
         if wal_bytes <= core.options.wal_bytes_max() {
@@ -291,6 +295,21 @@ impl Writer {
         core.views_changed();
         Ok(())
     }
+}
+
+/// Keyspaces whose memtables are full, and those with the largest ones until the
+/// others, of `active` bytes together, have no more than `active_max`. So few are set
+/// aside, and those that are written least stay longest.
+fn largest_first(core: &Core, mut active: usize, active_max: usize) -> Vec<KeyspaceId> {
+    let keyspaces = core.keyspaces();
+    let mut sizes: Vec<_> = keyspaces.iter().map(|k| (k.active().bytes(), k.id)).collect();
+    sizes.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let chosen = sizes.into_iter().take_while(|(bytes, _)| {
+        let take = *bytes >= core.options.memtable_bytes || active > active_max;
+        active = active.saturating_sub(*bytes);
+        take
+    });
+    chosen.map(|(_, id)| id).collect()
 }
 
 /// The batch with at most one operation for each key ([`crate::fold`]), and with

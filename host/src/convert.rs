@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use duramen::api::ScanRange;
-use duramen::stats::{KeyspaceStats, Problem, RunStats};
+use duramen::stats::{
+    BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
+};
 use duramen::{
     Compression, Durability, Error, KeyspaceId, KeyspaceOptions, Options, Result, Stats, VerifyReport,
 };
@@ -81,11 +83,13 @@ pub fn engine_options(options: &Options, create_if_missing: bool) -> wit::Option
         create_if_missing,
         durability: Some(durability(options.durability)),
         memtable_bytes: Some(options.memtable_bytes as u64),
+        write_buffer_bytes: options.write_buffer_bytes.map(|bytes| bytes as u64),
         cache_bytes: Some(options.cache_bytes as u64),
         target_file_bytes: Some(options.target_file_bytes),
         wal_bytes_max: options.wal_bytes_max,
         value_bytes_max: Some(options.value_bytes_max as u64),
         batch_bytes_max: Some(options.batch_bytes_max as u64),
+        stall_ms_max: Some(options.stall_ms_max),
         compression: Some(match options.compression {
             Compression::None => wit::Compression::None,
             Compression::Snappy => wit::Compression::Snappy,
@@ -177,8 +181,45 @@ pub fn stats(stats: wit::Stats) -> Stats {
         cache_misses: stats.cache_misses,
         recovered_commits: stats.recovered_commits,
         recovered_bytes_dropped: stats.recovered_bytes_dropped,
+        flush_failures: stats.flush_failures,
+        compaction_failures: stats.compaction_failures,
         names_durable: stats.names_durable,
+        stall: stats.stall.map(|wit::StallState { cause, kind }| StallState {
+            cause: stall_cause(cause),
+            kind: stall_kind(kind),
+        }),
+        background_errors: stats.background_errors.into_iter().map(background_error).collect(),
+        stalls: stats.stalls.into_iter().map(stall_stats).collect(),
     }
+}
+
+fn stall_cause(cause: wit::StallCause) -> StallCause {
+    match cause {
+        wit::StallCause::WriteBuffer => StallCause::WriteBuffer,
+        wit::StallCause::Runs => StallCause::Runs,
+    }
+}
+
+fn stall_kind(kind: wit::StallKind) -> StallKind {
+    match kind {
+        wit::StallKind::Slowed => StallKind::Slowed,
+        wit::StallKind::Waited => StallKind::Waited,
+        wit::StallKind::Refused => StallKind::Refused,
+    }
+}
+
+fn stall_stats(stats: wit::StallStats) -> StallStats {
+    let wit::StallStats { cause, kind, count, total_ms, max_ms } = stats;
+    StallStats { cause: stall_cause(cause), kind: stall_kind(kind), count, total_ms, max_ms }
+}
+
+fn background_error(error: wit::BackgroundError) -> BackgroundError {
+    let wit::BackgroundError { lane, message, count, since_ms } = error;
+    let lane = match lane {
+        wit::Lane::Flush => Lane::Flush,
+        wit::Lane::Compaction => Lane::Compaction,
+    };
+    BackgroundError { lane, message, count, since_ms }
 }
 
 fn keyspace_stats(stats: wit::KeyspaceStats) -> KeyspaceStats {
@@ -192,8 +233,8 @@ fn keyspace_stats(stats: wit::KeyspaceStats) -> KeyspaceStats {
 }
 
 fn run_stats(stats: wit::RunStats) -> RunStats {
-    let wit::RunStats { level, files, bytes, entries, tombstones } = stats;
-    RunStats { level, files, bytes, entries, tombstones }
+    let wit::RunStats { level, files, bytes, entries, tombstones, range_tombstones } = stats;
+    RunStats { level, files, bytes, entries, tombstones, range_tombstones }
 }
 
 #[cfg(test)]

@@ -39,9 +39,9 @@ pub enum CompileCache {
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
     /// How the engine inside opens the database. Sizes are cut down to what
-    /// fits in the guest: memtables to a sixteenth of `memory_bytes_max`, cache
-    /// to a quarter, a value to min(64 MiB, an eighth), a batch to min(256 MiB,
-    /// a quarter). `background` and `environment` do not cross into the
+    /// fits in the guest: a memtable to a sixteenth of `memory_bytes_max`, all
+    /// of them to an eighth, cache to a quarter, a value to min(64 MiB, an eighth), a batch to min(256 MiB,
+    /// a quarter); `stall_ms_max` to a half of `call_deadline`. `background` and `environment` do not cross into the
     /// sandbox: it has no threads, and a clock of its own.
     pub engine: Options,
     /// Most memory of the guest, in bytes: 16 MiB to 4 GiB. The guest's memory
@@ -86,9 +86,15 @@ impl SandboxOptions {
         // Each quotient of a number up to 4 GiB fits in 32 bits.
         let fit = |bytes: &mut usize, most: u64| *bytes = (*bytes).min(most as usize);
         fit(&mut self.engine.memtable_bytes, memory / 16);
+        if let Some(bytes) = &mut self.engine.write_buffer_bytes {
+            fit(bytes, memory / 8);
+        }
         fit(&mut self.engine.cache_bytes, memory / 4);
         fit(&mut self.engine.value_bytes_max, VALUE_BYTES_MAX.min(memory / 8));
         fit(&mut self.engine.batch_bytes_max, BATCH_BYTES_MAX.min(memory / 4));
+        // A commit that cannot go on says so before its instance is ended.
+        let half = u64::try_from(self.call_deadline.as_millis() / 2).unwrap_or(u64::MAX);
+        self.engine.stall_ms_max = self.engine.stall_ms_max.min(half);
         Ok(self)
     }
 
@@ -106,6 +112,8 @@ mod tests {
     fn sizes_are_cut_to_the_memory_cap() {
         let fitted = SandboxOptions::default().fitted().unwrap().engine;
         assert_eq!(fitted.memtable_bytes, 16 << 20);
+        assert_eq!(fitted.write_buffer_bytes, None, "two memtables, in the guest");
+        assert_eq!(fitted.stall_ms_max, 30_000);
         assert_eq!(fitted.cache_bytes, 64 << 20);
         assert_eq!(fitted.value_bytes_max, 32 << 20);
         assert_eq!(fitted.batch_bytes_max, 64 << 20);
@@ -115,7 +123,11 @@ mod tests {
 
         let mut frugal = SandboxOptions::default();
         frugal.engine.cache_bytes = 1 << 20;
-        assert_eq!(frugal.fitted().unwrap().engine.cache_bytes, 1 << 20);
+        frugal.engine.stall_ms_max = 5;
+        frugal.engine.write_buffer_bytes = Some(1 << 30);
+        let fitted = frugal.fitted().unwrap().engine;
+        assert_eq!((fitted.cache_bytes, fitted.stall_ms_max), (1 << 20, 5));
+        assert_eq!(fitted.write_buffer_bytes, Some(32 << 20));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::io::ErrorKind;
 use std::ops::Bound;
 
 use duramen::api::ScanRange;
-use duramen::stats::{KeyspaceStats, Problem, RunStats};
+use duramen::stats::{
+    BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
+};
 use duramen::{Compression, Durability, Error, KeyspaceOptions, Options, Stats, VerifyReport};
 use duramen_bindings::exports::duramen::db::engine as wit;
 
@@ -59,11 +61,16 @@ pub fn options(wit: wit::Options) -> Result<Options, wit::Error> {
         create_if_missing: wit.create_if_missing,
         durability: wit.durability.map_or(default.durability, durability),
         memtable_bytes: size("memtable-bytes", wit.memtable_bytes, default.memtable_bytes)?,
+        write_buffer_bytes: match wit.write_buffer_bytes {
+            None => default.write_buffer_bytes,
+            bytes => Some(size("write-buffer-bytes", bytes, 0)?),
+        },
         cache_bytes: size("cache-bytes", wit.cache_bytes, default.cache_bytes)?,
         target_file_bytes: wit.target_file_bytes.unwrap_or(default.target_file_bytes),
         wal_bytes_max: wit.wal_bytes_max.or(default.wal_bytes_max),
         value_bytes_max: size("value-bytes-max", wit.value_bytes_max, default.value_bytes_max)?,
         batch_bytes_max: size("batch-bytes-max", wit.batch_bytes_max, default.batch_bytes_max)?,
+        stall_ms_max: wit.stall_ms_max.unwrap_or(default.stall_ms_max),
         compression: wit.compression.map_or(default.compression, |compression| match compression {
             wit::Compression::None => Compression::None,
             wit::Compression::Snappy => Compression::Snappy,
@@ -127,8 +134,45 @@ pub fn stats(stats: Stats) -> wit::Stats {
         cache_misses: stats.cache_misses,
         recovered_commits: stats.recovered_commits,
         recovered_bytes_dropped: stats.recovered_bytes_dropped,
+        flush_failures: stats.flush_failures,
+        compaction_failures: stats.compaction_failures,
         names_durable: stats.names_durable,
+        stall: stats.stall.map(|StallState { cause, kind }| wit::StallState {
+            cause: stall_cause(cause),
+            kind: stall_kind(kind),
+        }),
+        background_errors: stats.background_errors.into_iter().map(background_error).collect(),
+        stalls: stats.stalls.into_iter().map(stall_stats).collect(),
     }
+}
+
+fn stall_cause(cause: StallCause) -> wit::StallCause {
+    match cause {
+        StallCause::WriteBuffer => wit::StallCause::WriteBuffer,
+        StallCause::Runs => wit::StallCause::Runs,
+    }
+}
+
+fn stall_kind(kind: StallKind) -> wit::StallKind {
+    match kind {
+        StallKind::Slowed => wit::StallKind::Slowed,
+        StallKind::Waited => wit::StallKind::Waited,
+        StallKind::Refused => wit::StallKind::Refused,
+    }
+}
+
+fn stall_stats(stats: StallStats) -> wit::StallStats {
+    let StallStats { cause, kind, count, total_ms, max_ms } = stats;
+    wit::StallStats { cause: stall_cause(cause), kind: stall_kind(kind), count, total_ms, max_ms }
+}
+
+fn background_error(error: BackgroundError) -> wit::BackgroundError {
+    let BackgroundError { lane, message, count, since_ms } = error;
+    let lane = match lane {
+        Lane::Flush => wit::Lane::Flush,
+        Lane::Compaction => wit::Lane::Compaction,
+    };
+    wit::BackgroundError { lane, message, count, since_ms }
 }
 
 fn keyspace_stats(stats: KeyspaceStats) -> wit::KeyspaceStats {
@@ -142,6 +186,6 @@ fn keyspace_stats(stats: KeyspaceStats) -> wit::KeyspaceStats {
 }
 
 fn run_stats(stats: RunStats) -> wit::RunStats {
-    let RunStats { level, files, bytes, entries, tombstones } = stats;
-    wit::RunStats { level, files, bytes, entries, tombstones }
+    let RunStats { level, files, bytes, entries, tombstones, range_tombstones } = stats;
+    wit::RunStats { level, files, bytes, entries, tombstones, range_tombstones }
 }

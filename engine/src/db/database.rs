@@ -166,10 +166,12 @@ impl Scan for PageScan {
 }
 
 fn stats(engine: &Engine) -> Stats {
-    let core = &engine.parts.core;
+    let Parts { core, background, writes } = &*engine.parts;
+    core.look();
+    let stalls = core.stalls.stats();
     let counters = &core.counters;
     let (snapshots, oldest_snapshot) = core.snapshots.summary();
-    let current = engine.parts.writes.with_wal(|wal| wal.map(|wal| wal.bytes()));
+    let current = writes.with_wal(|wal| wal.map(|wal| wal.bytes()));
     let (old_wals, old_wal_bytes) = {
         let wals = lock(&core.old_wals);
         (wals.len() as u64, wals.values().sum::<u64>())
@@ -190,13 +192,18 @@ fn stats(engine: &Engine) -> Stats {
         compactions: counters.compactions.load(Relaxed),
         compaction_bytes_read: counters.compaction_bytes_read.load(Relaxed),
         compaction_bytes_written: counters.compaction_bytes_written.load(Relaxed),
-        stall_ms: counters.stall_ms.load(Relaxed),
+        stall_ms: stalls.iter().map(|stall| stall.total_ms).sum(),
         cache_bytes: core.cache.bytes(),
         cache_hits: core.cache.hits(),
         cache_misses: core.cache.misses(),
         recovered_commits: counters.recovered_commits.load(Relaxed),
         recovered_bytes_dropped: counters.recovered_bytes_dropped.load(Relaxed),
+        flush_failures: counters.flush_failures.load(Relaxed),
+        compaction_failures: counters.compaction_failures.load(Relaxed),
         names_durable: core.names_durable,
+        stall: core.stalls.state(),
+        background_errors: background.errors(core),
+        stalls,
     }
 }
 
@@ -220,6 +227,7 @@ fn run_stats(run: &Run, level: u32) -> RunStats {
         files: run.tables.len() as u64,
         bytes: run.bytes(),
         entries: tables().map(|meta| meta.entries()).sum(),
-        tombstones: tables().map(|meta| meta.deletes + meta.range_deletes).sum(),
+        tombstones: tables().map(|meta| meta.deletes).sum(),
+        range_tombstones: tables().map(|meta| meta.range_deletes).sum(),
     }
 }

@@ -1,6 +1,6 @@
 //! flush, compact, verify and stats.
 
-use duramen::stats::KeyspaceStats;
+use duramen::stats::{BackgroundError, KeyspaceStats, StallState, StallStats};
 use duramen::{Stats, VerifyReport};
 use serde_json::{Value, json};
 
@@ -100,6 +100,23 @@ fn picture(stats: &Stats) -> String {
             format!("{} of commits that were never acknowledged", size(stats.recovered_bytes_dropped)),
         );
     }
+    if let Some(StallState { cause, kind }) = stats.stall {
+        line("stall", format!("commits are {kind} now ({cause})"));
+    }
+    for stall in &stats.stalls {
+        let StallStats { cause, kind, count, total_ms, max_ms } = stall;
+        let times = format!(
+            "{} times, {} ms, the longest {} ms",
+            grouped(*count),
+            grouped(*total_ms),
+            grouped(*max_ms)
+        );
+        line("stalls", format!("{kind} by the {cause}: {times}"));
+    }
+    for BackgroundError { lane, message, count, since_ms } in &stats.background_errors {
+        let times = format!("{} times in {} s", grouped(*count), grouped(since_ms / 1000));
+        line("failing", format!("{lane}, {times}: {message}"));
+    }
     if !stats.names_durable {
         line("durability", "names of new files are not promised to survive power loss here".to_owned());
     }
@@ -121,10 +138,11 @@ fn keyspace_picture(keyspace: &KeyspaceStats, longest: u64) -> String {
     for run in &keyspace.runs {
         let files = if run.files == 1 { "file " } else { "files" };
         let rest = format!(
-            "{} {files}  {} entries, {} tombstones",
+            "{} {files}  {} entries, {} tombstones, {} range tombstones",
             run.files,
             grouped(run.entries),
-            grouped(run.tombstones)
+            grouped(run.tombstones),
+            grouped(run.range_tombstones)
         );
         row(&format!("level {}", run.level), run.bytes, rest);
     }
@@ -141,12 +159,25 @@ fn to_json(stats: &Stats) -> Value {
                 json!({
                     "level": run.level, "files": run.files, "bytes": run.bytes,
                     "entries": run.entries, "tombstones": run.tombstones,
+                    "range_tombstones": run.range_tombstones,
                 })
             })
             .collect();
         json!({
             "id": keyspace.id.0, "name": keyspace.name, "memtable_entries": keyspace.memtable_entries,
             "memtable_bytes": keyspace.memtable_bytes, "runs": runs,
+        })
+    };
+    let stall = |stall: &StallStats| {
+        json!({
+            "cause": stall.cause.to_string(), "kind": stall.kind.to_string(), "count": stall.count,
+            "total_ms": stall.total_ms, "max_ms": stall.max_ms,
+        })
+    };
+    let error = |error: &BackgroundError| {
+        json!({
+            "lane": error.lane.to_string(), "message": error.message, "count": error.count,
+            "since_ms": error.since_ms,
         })
     };
     json!({
@@ -156,7 +187,15 @@ fn to_json(stats: &Stats) -> Value {
         "wal_bytes": stats.wal_bytes,
         "recovered_commits": stats.recovered_commits,
         "recovered_bytes_dropped": stats.recovered_bytes_dropped,
+        "flush_failures": stats.flush_failures,
+        "compaction_failures": stats.compaction_failures,
         "names_durable": stats.names_durable,
+        "stall": stats.stall.map(|now| {
+            json!({ "cause": now.cause.to_string(), "kind": now.kind.to_string() })
+        }),
+        "stall_ms": stats.stall_ms,
+        "stalls": stats.stalls.iter().map(stall).collect::<Vec<_>>(),
+        "background_errors": stats.background_errors.iter().map(error).collect::<Vec<_>>(),
     })
 }
 

@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use duramen::api::Page;
-use duramen::stats::{KeyspaceStats, Problem, RunStats};
+use duramen::stats::{
+    BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
+};
 use duramen::{
     Budget, Compression, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions,
     Options, Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport, WriteBatch,
@@ -155,24 +157,26 @@ impl Instance {
 
     /// The record `options`, in memory: it has more fields than a call takes.
     fn options(&mut self, options: &Options) -> u32 {
-        let mut record = [0; 112];
+        let mut record = [0; 144];
         record[0] = options.create_if_missing.into();
         record[1] = 1;
         record[2] = options.durability as u8;
         let numbers = [
             Some(options.memtable_bytes as u64),
+            options.write_buffer_bytes.map(|bytes| bytes as u64),
             Some(options.cache_bytes as u64),
             Some(options.target_file_bytes),
             options.wal_bytes_max,
             Some(options.value_bytes_max as u64),
             Some(options.batch_bytes_max as u64),
+            Some(options.stall_ms_max),
         ];
-        for (field, number) in record[8..104].chunks_exact_mut(16).zip(numbers) {
+        for (field, number) in record[8..136].chunks_exact_mut(16).zip(numbers) {
             field[0] = number.is_some().into();
             field[8..].copy_from_slice(&number.unwrap_or_default().to_le_bytes());
         }
-        record[104] = 1;
-        record[105] = (options.compression == Compression::Snappy).into();
+        record[136] = 1;
+        record[137] = (options.compression == Compression::Snappy).into();
         let pointer = self.alloc(8, record.len());
         self.memory.write(&mut self.store, pointer as usize, &record).unwrap();
         pointer
@@ -327,8 +331,33 @@ impl<'a> At<'a> {
             cache_misses: counter(16),
             recovered_commits: counter(17),
             recovered_bytes_dropped: counter(18),
-            names_durable: self.u8(160) != 0,
+            flush_failures: counter(19),
+            compaction_failures: counter(20),
+            names_durable: self.u8(176) != 0,
+            stall: (self.u8(177) != 0)
+                .then(|| StallState { cause: self.stall_cause(178), kind: self.stall_kind(179) }),
+            background_errors: self.list(180, 32, |at| BackgroundError {
+                lane: if at.u8(0) == 0 { Lane::Flush } else { Lane::Compaction },
+                message: at.string(4),
+                count: at.u64(16),
+                since_ms: at.u64(24),
+            }),
+            stalls: self.list(188, 32, |at| StallStats {
+                cause: at.stall_cause(0),
+                kind: at.stall_kind(1),
+                count: at.u64(8),
+                total_ms: at.u64(16),
+                max_ms: at.u64(24),
+            }),
         }
+    }
+
+    fn stall_cause(self, offset: u32) -> StallCause {
+        StallCause::ALL[usize::from(self.u8(offset))]
+    }
+
+    fn stall_kind(self, offset: u32) -> StallKind {
+        [StallKind::Slowed, StallKind::Waited, StallKind::Refused][usize::from(self.u8(offset))]
     }
 
     fn keyspace_stats(self) -> KeyspaceStats {
@@ -337,12 +366,13 @@ impl<'a> At<'a> {
             name: self.string(4),
             memtable_entries: self.u64(16),
             memtable_bytes: self.u64(24),
-            runs: self.list(32, 40, |at| RunStats {
+            runs: self.list(32, 48, |at| RunStats {
                 level: at.u32(0),
                 files: at.u64(8),
                 bytes: at.u64(16),
                 entries: at.u64(24),
                 tombstones: at.u64(32),
+                range_tombstones: at.u64(40),
             }),
         }
     }
