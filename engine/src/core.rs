@@ -219,23 +219,28 @@ impl Core {
         read(&self.catalog).values().cloned().collect()
     }
 
-    /// The keyspace `name`, created if it does not exist; durable on return.
+    /// The keyspace `name`, if it exists and is as `options` want it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where it has another merge operator.
+    pub fn find_keyspace_with(&self, name: &str, options: &KeyspaceOptions) -> Result<Option<Arc<Keyspace>>> {
+        let Some(found) = self.find_keyspace(name) else { return Ok(None) };
+        Ok(found.accepts(options)?.then_some(found))
+    }
+
+    /// The keyspace `name`, created or changed to be as `options` want it; durable
+    /// on return. Only with the write path held still.
     ///
     /// # Errors
     /// `InvalidArgument` where the name will not do, the merge operator is
     /// unknown, or the keyspace exists with another one.
     pub fn create_keyspace(&self, name: &str, options: &KeyspaceOptions) -> Result<Arc<Keyspace>> {
-        if let Some(found) = self.find_keyspace(name)
-            && found.accepts(options)?
-        {
-            return Ok(found);
-        }
         self.check_writable()?;
         check_name(name)?;
         let mut manifest = lock(&self.manifest);
         if let Some(found) = self.find_keyspace(name) {
             if !found.accepts(options)? {
-                self.change_ttl(&mut manifest, &found, options)?;
+                self.change_keyspace(&mut manifest, &found, options)?;
             }
             return Ok(found);
         }
@@ -251,17 +256,21 @@ impl Core {
         let id = id.ok_or_else(|| Error::Unsupported("the database has no keyspace ids left".into()))?;
         self.storage.create_dir(&filename::sst_dir(id))?;
         self.storage.sync_dir(filename::SST_DIR)?;
-        let ttl_ms = options.ttl_ms.unwrap_or(0);
         let operator = merge_operator::find(&merge_operator, supplied);
-        let flushed_through = SequenceNumber(0);
-        let facts = KeyspaceFacts { name: name.to_owned(), flushed_through, merge_operator, ttl_ms };
+        let facts = KeyspaceFacts {
+            name: name.to_owned(),
+            flushed_through: SequenceNumber(0),
+            merge_operator,
+            ttl_ms: options.ttl_ms.unwrap_or(0),
+            memtable: options.memtable.unwrap_or_default(),
+        };
         self.commit(&mut manifest, &[Item::Keyspace(id, facts.clone())])?;
         let keyspace = Arc::new(Keyspace::new(id, &facts, operator, Version::default()));
         write(&self.catalog).insert(id, Arc::clone(&keyspace));
         Ok(keyspace)
     }
 
-    fn change_ttl(
+    fn change_keyspace(
         &self,
         manifest: &mut Manifest,
         keyspace: &Keyspace,
@@ -269,10 +278,10 @@ impl Core {
     ) -> Result<()> {
         let record = manifest.state().keyspaces.get(&keyspace.id);
         let Some(mut facts) = record.map(|record| record.facts.clone()) else { return Ok(()) };
-        facts.ttl_ms = options.ttl_ms.unwrap_or(0);
-        let ttl_ms = facts.ttl_ms;
-        self.commit(manifest, &[Item::Keyspace(keyspace.id, facts)])?;
-        keyspace.set_ttl_ms(ttl_ms);
+        facts.ttl_ms = options.ttl_ms.unwrap_or(facts.ttl_ms);
+        facts.memtable = options.memtable.unwrap_or(facts.memtable);
+        self.commit(manifest, &[Item::Keyspace(keyspace.id, facts.clone())])?;
+        keyspace.change(&facts);
         Ok(())
     }
 

@@ -120,14 +120,21 @@ impl Db {
         self.keyspace_with(name, KeyspaceOptions::default())
     }
 
-    /// The same with a merge operator or a time to live.
+    /// The same with a merge operator, a time to live or a kind of memtable.
     ///
     /// # Errors
     /// `InvalidArgument` also for a merge operator that is not there, or not that
     /// of the keyspace, if it exists.
     pub fn keyspace_with(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
-        self.core().check_open()?;
-        let inner = self.core().create_keyspace(name, &options)?;
+        let Parts { core, writes, .. } = &*self.engine.parts;
+        core.check_open()?;
+        let inner = match core.find_keyspace_with(name, &options)? {
+            Some(found) => found,
+            None => {
+                core.check_writable()?;
+                writes.with_wal(|_| core.create_keyspace(name, &options))?
+            }
+        };
         Ok(Keyspace { engine: Arc::clone(&self.engine), inner })
     }
 
@@ -286,5 +293,63 @@ impl std::fmt::Debug for Db {
             .field("storage", &core.storage.describe())
             .field("last_sequence", &core.visible.load(Relaxed))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Which kind of memtable a keyspace writes to: the one that it was told last,
+    //! also in a log that is replayed. Seen from inside, as nobody can outside.
+
+    use super::*;
+    use crate::options::{self, MemtableKind};
+    use crate::storage::memory::MemoryStorage;
+
+    const SORTED: &str = "SortedMemtable";
+    const SKIP_LIST: &str = "SkipListMemtable";
+
+    /// Kinds of the memtables of a keyspace, newest first.
+    fn memtables(db: &Db, name: &str) -> Vec<String> {
+        let view = db.core().find_keyspace(name).unwrap().view();
+        let kind = |debug: String| debug.split(' ').next().unwrap().to_owned();
+        view.memtables().map(|memory| kind(format!("{:?}", memory.table))).collect()
+    }
+
+    fn with(memtable: Option<MemtableKind>) -> KeyspaceOptions {
+        KeyspaceOptions { memtable, ..KeyspaceOptions::default() }
+    }
+
+    #[test]
+    fn a_keyspace_has_the_memtable_it_was_told_last() {
+        let options = Options { background: options::Background::Inline, ..Options::default() };
+        let storage = MemoryStorage::new();
+        let db = Db::open_with(Arc::new(storage.clone()), options.clone()).unwrap();
+        let keyspace = db.keyspace("k").unwrap();
+        assert_eq!(memtables(&db, "k"), [SORTED]);
+        // At once while it is empty.
+        db.keyspace_with("k", with(Some(MemtableKind::SkipList))).unwrap();
+        assert_eq!(memtables(&db, "k"), [SKIP_LIST]);
+        db.keyspace_with("k", with(None)).unwrap();
+        assert_eq!(memtables(&db, "k"), [SKIP_LIST]);
+        drop((keyspace, db));
+
+        let db = Db::open_with(Arc::new(storage.clone()), options.clone()).unwrap();
+        assert_eq!(memtables(&db, "k"), [SKIP_LIST], "recorded");
+        let keyspace = db.keyspace("k").unwrap();
+        keyspace.put(b"a", b"1").unwrap();
+        // With the next one otherwise.
+        db.keyspace_with("k", with(Some(MemtableKind::Sorted))).unwrap();
+        assert_eq!(memtables(&db, "k"), [SKIP_LIST]);
+        db.engine.parts.writes.freeze_all(db.core()).unwrap();
+        assert_eq!(memtables(&db, "k"), [SORTED, SKIP_LIST]);
+        keyspace.put(b"a", b"2").unwrap();
+        assert_eq!(keyspace.get(b"a").unwrap().as_deref(), Some(&b"2"[..]));
+        db.keyspace_with("k", with(Some(MemtableKind::SkipList))).unwrap();
+        drop((keyspace, db));
+
+        let db = Db::open_with(Arc::new(storage), options).unwrap();
+        assert_eq!(memtables(&db, "k"), [SKIP_LIST], "replayed");
+        let keyspace = db.keyspace("k").unwrap();
+        assert_eq!(keyspace.get(b"a").unwrap().as_deref(), Some(&b"2"[..]));
     }
 }

@@ -21,6 +21,7 @@
 //! 7 wal ended        := number u64 | bytes u64 | last sequence u64
 //! 8 wal removed      := number u64
 //! 9 clean close      := last sequence u64
+//! memtable           := 0 sorted | 1 skip list
 //! flags              := bit 0: a time to live follows
 //! ```
 //!
@@ -32,10 +33,8 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::key::{FileNumber, KEY_BYTES_MAX, KeyspaceId, SequenceNumber};
+use crate::options::MemtableKind;
 use crate::sstable::TableMeta;
-
-/// The kind of memtable of a keyspace, so far the only one.
-const SORTED_MEMTABLE: u8 = 0;
 
 /// Flag of a keyspace with a time to live.
 const HAS_TTL: u8 = 1;
@@ -78,6 +77,8 @@ pub struct KeyspaceFacts {
     pub merge_operator: String,
     /// Milliseconds that an entry lives unless it says otherwise; 0: for ever.
     pub ttl_ms: u64,
+    /// Kind of its memtables.
+    pub memtable: MemtableKind,
 }
 
 /// Facts about the database as a whole.
@@ -145,7 +146,11 @@ fn encode_item(item: &Item, out: &mut Vec<u8>) -> u8 {
             out.extend_from_slice(&id.0.to_le_bytes());
             put(out, &[facts.flushed_through.0]);
             let flags = if facts.ttl_ms == 0 { 0 } else { HAS_TTL };
-            out.extend_from_slice(&[SORTED_MEMTABLE, flags, 0, 0]);
+            let memtable = match facts.memtable {
+                MemtableKind::Sorted => 0,
+                MemtableKind::SkipList => 1,
+            };
+            out.extend_from_slice(&[memtable, flags, 0, 0]);
             put_bytes(out, facts.name.as_bytes());
             put_bytes(out, &[]);
             put_bytes(out, facts.merge_operator.as_bytes());
@@ -241,8 +246,13 @@ fn decode_item(tag: u8, reader: &mut Reader<'_>) -> Result<Item, Refusal> {
             let id = KeyspaceId(reader.u32().ok_or(CUT)?);
             let flushed_through = sequence(word(reader)?)?;
             let options = reader.take(4).ok_or(CUT)?;
-            let &[SORTED_MEMTABLE, flags @ (0 | HAS_TTL), 0, 0] = options else {
+            let &[memtable, flags @ (0 | HAS_TTL), 0, 0] = options else {
                 return Err(Refusal::Unsupported("a keyspace option"));
+            };
+            let memtable = match memtable {
+                0 => MemtableKind::Sorted,
+                1 => MemtableKind::SkipList,
+                _ => return Err(Refusal::Unsupported("a kind of memtable")),
             };
             let text = |bytes: Option<&[u8]>, what| {
                 let text = std::str::from_utf8(bytes.ok_or(CUT)?).map_err(|_| Refusal::Damaged(what))?;
@@ -257,7 +267,7 @@ fn decode_item(tag: u8, reader: &mut Reader<'_>) -> Result<Item, Refusal> {
             }
             let merge_operator = text(reader.bytes(), "the name of a merge operator is not text")?;
             let ttl_ms = if flags == HAS_TTL { word(reader)? } else { 0 };
-            Item::Keyspace(id, KeyspaceFacts { name, flushed_through, merge_operator, ttl_ms })
+            Item::Keyspace(id, KeyspaceFacts { name, flushed_through, merge_operator, ttl_ms, memtable })
         }
         3 => Item::KeyspaceDropped(KeyspaceId(reader.u32().ok_or(CUT)?)),
         4 => {
@@ -513,6 +523,7 @@ mod tests {
                     flushed_through: SequenceNumber(70),
                     merge_operator: "i64.add".to_owned(),
                     ttl_ms: 1000,
+                    memtable: MemtableKind::SkipList,
                 },
             ),
             Item::TableAdded(Placed { level: 1, run: 1, meta: meta() }),
@@ -574,6 +585,16 @@ mod tests {
     fn newer_items_are_unsupported() {
         let unknown = [200, 0, 0, 0, 0];
         assert!(matches!(decode(&unknown, "m", 0), Err(Error::Unsupported(_))));
+        let keyspace = encode(&edit()[1..2]);
+        // After tag and length: id, flushed through, kind of memtable, flags.
+        for (at, known) in [(17, 0..2), (18, 1..2), (19, 0..1), (20, 0..1)] {
+            for byte in 0..=255 {
+                let mut changed = keyspace.clone();
+                changed[at] = byte;
+                let refused = matches!(decode(&changed, "m", 0), Err(Error::Unsupported(_)));
+                assert!(refused || known.contains(&byte) || (at, byte) == (18, 0), "{at}: {byte}");
+            }
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::cursor::{Found, Lookup};
 use crate::edit::KeyspaceFacts;
 use crate::error::{Error, Result};
 use crate::key::{Entry, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
-use crate::memtable::{Memtable, sorted::SortedMemtable};
+use crate::memtable::{self, Memtable};
 use crate::merge_operator::{Operator, refused};
-use crate::options::KeyspaceOptions;
+use crate::options::{KeyspaceOptions, MemtableKind};
 use crate::range_delete::RangeDeletes;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{RwLock, read, write};
@@ -34,6 +34,8 @@ pub(crate) struct Keyspace {
     pub operator: Operator,
     /// Milliseconds that an entry lives unless it says otherwise; 0: for ever.
     ttl_ms: AtomicU64,
+    /// Kind of the next memtable.
+    memtable: RwLock<MemtableKind>,
     view: RwLock<Arc<View>>,
     /// Bytes of a flush, of late; 0 before the first.
     flush_bytes: AtomicU64,
@@ -43,12 +45,14 @@ pub(crate) struct Keyspace {
 
 impl Keyspace {
     pub fn new(id: KeyspaceId, facts: &KeyspaceFacts, operator: Operator, version: Version) -> Self {
-        let view = View { active: Arc::default(), immutable: Vec::new(), version: Arc::new(version) };
+        let active = Arc::new(Memory::new(facts.memtable));
+        let view = View { active, immutable: Vec::new(), version: Arc::new(version) };
         Keyspace {
             id,
             name: facts.name.clone(),
             operator,
             ttl_ms: AtomicU64::new(facts.ttl_ms),
+            memtable: RwLock::new(facts.memtable),
             view: RwLock::new(Arc::new(view)),
             flush_bytes: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
@@ -60,8 +64,13 @@ impl Keyspace {
         self.ttl_ms.load(Relaxed)
     }
 
-    pub fn set_ttl_ms(&self, ttl_ms: u64) {
-        self.ttl_ms.store(ttl_ms, Relaxed);
+    /// Takes on what may change in it. Only with the write path held still.
+    pub fn change(&self, facts: &KeyspaceFacts) {
+        self.ttl_ms.store(facts.ttl_ms, Relaxed);
+        *write(&self.memtable) = facts.memtable;
+        if self.view().active.is_empty() {
+            self.update(|view| View { active: Arc::new(Memory::new(facts.memtable)), ..view.clone() });
+        }
     }
 
     /// Bytes of a flush, of late; a guess before the first.
@@ -79,7 +88,7 @@ impl Keyspace {
         self.flush_bytes.store(now, Relaxed);
     }
 
-    /// True if it is as `options` want it; false if its time to live is another.
+    /// True if it is as `options` want it; false if something is to be changed.
     ///
     /// # Errors
     /// `InvalidArgument` where the merge operator is another.
@@ -94,7 +103,8 @@ impl Keyspace {
                 found.unwrap_or_default()
             )));
         }
-        Ok(options.ttl_ms.is_none_or(|ttl_ms| ttl_ms == self.ttl_ms()))
+        let same_ttl = options.ttl_ms.is_none_or(|ttl_ms| ttl_ms == self.ttl_ms());
+        Ok(same_ttl && options.memtable.is_none_or(|memtable| memtable == *read(&self.memtable)))
     }
 
     /// What the manifest says of it, with another point up to which it is flushed.
@@ -104,6 +114,7 @@ impl Keyspace {
             flushed_through,
             merge_operator: self.operator.as_ref().map_or_else(String::new, |o| o.name().to_owned()),
             ttl_ms: self.ttl_ms(),
+            memtable: *read(&self.memtable),
         }
     }
 
@@ -133,7 +144,7 @@ impl Keyspace {
     /// Marks it as dropped and lets go of everything in it.
     pub fn drop_contents(&self) {
         self.dropped.store(true, Release);
-        self.update(|_| View { active: Arc::default(), immutable: Vec::new(), version: Arc::default() });
+        self.update(|_| View::default());
     }
 
     /// What to read now.
@@ -156,16 +167,17 @@ impl Keyspace {
     /// Sets the active memtable aside and begins a new one. Only with the write
     /// path held still.
     pub fn freeze(&self) {
+        let active = Arc::new(Memory::new(*read(&self.memtable)));
         self.update(|view| {
             let mut immutable = view.immutable.clone();
             immutable.insert(0, Arc::clone(&view.active));
-            View { active: Arc::default(), immutable, version: Arc::clone(&view.version) }
+            View { active, immutable, version: Arc::clone(&view.version) }
         });
     }
 }
 
 /// Everything in a keyspace at some moment, newest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct View {
     /// Takes writes.
     pub active: Arc<Memory>,
@@ -204,8 +216,14 @@ pub(crate) struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
+        Memory::new(MemtableKind::default())
+    }
+}
+
+impl Memory {
+    fn new(kind: MemtableKind) -> Self {
         Memory {
-            table: Arc::new(SortedMemtable::default()),
+            table: memtable::new(kind),
             range_deletes: RwLock::default(),
             range_delete_bytes: AtomicUsize::new(0),
             first_wal: AtomicU64::new(u64::MAX),
@@ -213,9 +231,7 @@ impl Default for Memory {
             expires: AtomicBool::new(false),
         }
     }
-}
 
-impl Memory {
     /// Adds an operation of a batch that `wal` holds. One writer at a time.
     pub fn insert(&self, wal: FileNumber, seq: SequenceNumber, op: &Op, batch: &Bytes) {
         self.first_wal.fetch_min(wal.0, Release);

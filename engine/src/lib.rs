@@ -82,7 +82,7 @@ pub use db::{Batch, Db, Keyspace, Rows, Snapshot, Transaction};
 pub use error::{Error, Result};
 pub use key::{Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 pub use merge_operator::{BuiltIn, MergeOperator};
-pub use options::{Background, Budget, Compression, Durability, KeyspaceOptions, Options};
+pub use options::{Background, Budget, Compression, Durability, KeyspaceOptions, MemtableKind, Options};
 pub use repair::{Loss, RepairReport, repair};
 pub use scaling::{Scaling, ScalingParameter};
 pub use stats::{Stats, VerifyReport};

@@ -4,14 +4,31 @@
 //! readers look on. Entries are never changed or removed, so a cursor stays
 //! valid while inserts go on; what is newer than a reader's sequence number is
 //! the reader's to skip.
+//!
+//! Which structure does the sorting is for each keyspace to choose; nobody can
+//! tell from what they answer.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::cursor::Cursor;
 use crate::key::{Entry, SequenceNumber};
+use crate::options::MemtableKind;
 
+mod cursor;
+mod node;
+pub mod skiplist;
 pub mod sorted;
+#[cfg(test)]
+mod tests;
+
+/// An empty memtable.
+pub fn new(kind: MemtableKind) -> Arc<dyn Memtable> {
+    match kind {
+        MemtableKind::Sorted => Arc::new(sorted::SortedMemtable::default()),
+        MemtableKind::SkipList => Arc::new(skiplist::SkipListMemtable::default()),
+    }
+}
 
 /// Sorted versions of keys, in memory.
 pub trait Memtable: Send + Sync + Debug {

@@ -150,6 +150,21 @@ impl Options {
     }
 }
 
+/// The structure that keeps the writes of a keyspace sorted until they are flushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MemtableKind {
+    /// A B-tree behind a lock.
+    #[default]
+    Sorted,
+    /// A skip list without a lock.
+    SkipList,
+}
+
+impl MemtableKind {
+    /// Every kind.
+    pub const ALL: [MemtableKind; 2] = [MemtableKind::Sorted, MemtableKind::SkipList];
+}
+
 /// What a keyspace is created with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyspaceOptions {
@@ -161,6 +176,11 @@ pub struct KeyspaceOptions {
     /// be changed by opening the keyspace with another one; entries keep the
     /// expiry they were written with. Default: for ever.
     pub ttl_ms: Option<u64>,
+    /// Kind of its memtables. It may be changed by opening the keyspace with
+    /// another one, which then begins with the next memtable, or at once while
+    /// there is nothing in the one that takes writes. Default: what the keyspace
+    /// has; [`MemtableKind::Sorted`] at creation.
+    pub memtable: Option<MemtableKind>,
 }
 
 /// How much background work one call may do.

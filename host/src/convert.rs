@@ -11,7 +11,8 @@ use duramen::stats::{
     BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
 };
 use duramen::{
-    Compression, Durability, Error, KeyspaceId, KeyspaceOptions, Options, Result, Stats, VerifyReport,
+    Compression, Durability, Error, KeyspaceId, KeyspaceOptions, MemtableKind, Options, Result, Stats,
+    VerifyReport,
 };
 
 use crate::instance::bindings::exports::duramen::db::engine as wit;
@@ -98,8 +99,12 @@ pub fn engine_options(options: &Options, create_if_missing: bool) -> wit::Option
 }
 
 pub fn keyspace_options(options: &KeyspaceOptions) -> wit::KeyspaceOptions {
-    let KeyspaceOptions { merge_operator, ttl_ms } = options.clone();
-    wit::KeyspaceOptions { merge_operator, ttl_ms }
+    let KeyspaceOptions { merge_operator, ttl_ms, memtable } = options.clone();
+    let memtable = memtable.map(|kind| match kind {
+        MemtableKind::Sorted => wit::MemtableKind::Sorted,
+        MemtableKind::SkipList => wit::MemtableKind::SkipList,
+    });
+    wit::KeyspaceOptions { merge_operator, ttl_ms, memtable }
 }
 
 pub fn scan_range(range: &ScanRange) -> wit::ScanRange {

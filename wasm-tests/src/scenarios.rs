@@ -11,7 +11,7 @@ use bytes::Bytes;
 use duramen::storage::Storage;
 use duramen::{
     Background, Budget, Compression, Database, DatabaseTransaction, Db, Durability, Error, Expiry,
-    KeyspaceId, KeyspaceOptions, Options, Progress, Result, ScanRange, WriteBatch,
+    KeyspaceId, KeyspaceOptions, MemtableKind, Options, Progress, Result, ScanRange, WriteBatch,
 };
 use parquet::column::reader::ColumnReader;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -373,12 +373,14 @@ pub fn reopens(place: &dyn Place) {
 pub fn ranges_merges_and_expiry(place: &dyn Place) {
     let db = place.open(small()).unwrap();
     let rows = db.create_keyspace("rows").unwrap();
-    let with = |name: &str, operator: &str| {
-        let options = KeyspaceOptions { merge_operator: Some(operator.to_owned()), ttl_ms: None };
+    let with = |name: &str, operator: &str, memtable: MemtableKind| {
+        let merge_operator = Some(operator.to_owned());
+        let options = KeyspaceOptions { merge_operator, memtable: Some(memtable), ..Default::default() };
         db.create_keyspace_with(name, &options).unwrap()
     };
-    let (sums, lists) = (with("sums", "i64.add"), with("lists", "append"));
-    let unknown = KeyspaceOptions { merge_operator: Some("none such".to_owned()), ttl_ms: None };
+    let (sums, lists) =
+        (with("sums", "i64.add", MemtableKind::SkipList), with("lists", "append", MemtableKind::Sorted));
+    let unknown = KeyspaceOptions { merge_operator: Some("none such".to_owned()), ..Default::default() };
     assert!(matches!(db.create_keyspace_with("x", &unknown), Err(Error::InvalidArgument(_))));
     assert!(matches!(db.create_keyspace_with("sums", &unknown), Err(Error::InvalidArgument(_))));
 

@@ -7,7 +7,7 @@ use duramen::api::ScanRange;
 use duramen::stats::{
     BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
 };
-use duramen::{Compression, Durability, Error, KeyspaceOptions, Options, Stats, VerifyReport};
+use duramen::{Compression, Durability, Error, KeyspaceOptions, MemtableKind, Options, Stats, VerifyReport};
 use duramen_bindings::exports::duramen::db::engine as wit;
 
 pub fn error(error: Error) -> wit::Error {
@@ -87,8 +87,12 @@ fn size(name: &str, bytes: Option<u64>, default: usize) -> Result<usize, wit::Er
 }
 
 pub fn keyspace_options(options: wit::KeyspaceOptions) -> KeyspaceOptions {
-    let wit::KeyspaceOptions { merge_operator, ttl_ms } = options;
-    KeyspaceOptions { merge_operator, ttl_ms }
+    let wit::KeyspaceOptions { merge_operator, ttl_ms, memtable } = options;
+    let memtable = memtable.map(|kind| match kind {
+        wit::MemtableKind::Sorted => MemtableKind::Sorted,
+        wit::MemtableKind::SkipList => MemtableKind::SkipList,
+    });
+    KeyspaceOptions { merge_operator, ttl_ms, memtable }
 }
 
 pub fn scan_range(range: wit::ScanRange) -> ScanRange {

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::edit::Item;
 use crate::key::{Entry, Expiry, ValueKind};
+use crate::options::MemtableKind;
 use crate::range_delete::RangeDeletes;
 use crate::record::{LogId, LogKind, LogWriter};
 use crate::sstable::{TableIdentity, TableMeta, TableOptions, TableWriter};
@@ -329,11 +330,12 @@ fn sample_batches() -> Vec<WriteBatch> {
 }
 
 fn sample_edits(meta: &TableMeta) -> Vec<Vec<u8>> {
-    let facts = |name: &str, merge_operator: &str, ttl_ms: u64| edit::KeyspaceFacts {
+    let facts = |name: &str, merge_operator: &str, ttl_ms: u64, memtable| edit::KeyspaceFacts {
         name: name.into(),
         flushed_through: SequenceNumber(3),
         merge_operator: merge_operator.into(),
         ttl_ms,
+        memtable,
     };
     let header = edit::Header {
         epoch: 2,
@@ -344,8 +346,8 @@ fn sample_edits(meta: &TableMeta) -> Vec<Vec<u8>> {
     let placed = edit::Placed { level: 0, run: meta.number.0, meta: meta.clone() };
     let first = [
         Item::Header(header),
-        Item::Keyspace(meta.keyspace, facts("users", "", 0)),
-        Item::Keyspace(KeyspaceId(2), facts("sums", "i64.add", 500)),
+        Item::Keyspace(meta.keyspace, facts("users", "", 0, MemtableKind::Sorted)),
+        Item::Keyspace(KeyspaceId(2), facts("sums", "i64.add", 500, MemtableKind::SkipList)),
         Item::WalAdded(FileNumber(3), SequenceNumber(4)),
     ];
     let end = edit::WalEnd { bytes: 100, last_sequence: SequenceNumber(9) };

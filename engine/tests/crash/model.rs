@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use duramen::api::pairs;
-use duramen::{Database, Expiry, KeyspaceId, KeyspaceOptions, Result, ScanRange, WriteBatch};
+use duramen::{Database, Expiry, KeyspaceId, KeyspaceOptions, MemtableKind, Result, ScanRange, WriteBatch};
 
 use crate::random::Random;
 
@@ -152,13 +152,14 @@ impl Commit {
     }
 }
 
-/// Both keyspaces of a database.
+/// Both keyspaces of a database, with memtables of different kinds.
 pub fn create_keyspaces(db: &dyn Database) -> Result<[KeyspaceId; KEYSPACES.len()]> {
     let create = |at: usize| {
         let merge_operator = OPERATORS[at].map(str::to_owned);
+        let memtable = Some([MemtableKind::Sorted, MemtableKind::SkipList][at]);
         db.create_keyspace_with(
             KEYSPACES[at],
-            &KeyspaceOptions { merge_operator, ..KeyspaceOptions::default() },
+            &KeyspaceOptions { merge_operator, memtable, ..KeyspaceOptions::default() },
         )
     };
     Ok([create(0)?, create(1)?])

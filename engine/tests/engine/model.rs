@@ -11,8 +11,8 @@ use duramen::api::{Database, DatabaseTransaction, Savepoint, Scan, ScanRange, Sn
 use duramen::options::Environment;
 use duramen::storage::memory::MemoryStorage;
 use duramen::{
-    Background, Budget, Compression, Db, Durability, Error, Expiry, KeyspaceId, KeyspaceOptions, Options,
-    WriteBatch,
+    Background, Budget, Compression, Db, Durability, Error, Expiry, KeyspaceId, KeyspaceOptions,
+    MemtableKind, Options, WriteBatch,
 };
 
 use crate::random::{Random, for_seeds, seed_count};
@@ -132,7 +132,7 @@ struct Held {
 struct Pair {
     storage: MemoryStorage,
     clock: Arc<Clock>,
-    options: fn(&mut Random) -> Options,
+    options: Choice,
     db: Option<Box<dyn Database>>,
     map: Map,
     ids: Vec<KeyspaceId>,
@@ -143,7 +143,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(seed: u64, options: fn(&mut Random) -> Options) -> Pair {
+    fn new(seed: u64, options: Choice) -> Pair {
         let clock = Arc::new(Clock::default());
         clock.0.store(1000, Relaxed);
         let mut pair = Pair {
@@ -180,13 +180,12 @@ impl Pair {
         {
             db.close().unwrap();
         }
-        let options = Options {
-            environment: Arc::clone(&self.clock) as Arc<dyn Environment>,
-            ..(self.options)(&mut self.random)
-        };
+        let (options, memtable) = (self.options)(&mut self.random);
+        let options = Options { environment: Arc::clone(&self.clock) as Arc<dyn Environment>, ..options };
         let db = Db::open_with(Arc::new(self.storage.clone()), options).unwrap();
         let create = |(name, operator, ttl_ms): (&str, Option<&str>, Option<u64>)| {
-            let options = KeyspaceOptions { merge_operator: operator.map(str::to_owned), ttl_ms };
+            let merge_operator = operator.map(str::to_owned);
+            let options = KeyspaceOptions { merge_operator, ttl_ms, memtable: Some(memtable) };
             db.create_keyspace_with(name, &options).unwrap()
         };
         self.ids = KEYSPACES.map(create).to_vec();
@@ -518,17 +517,21 @@ fn compare(scan: Box<dyn Scan>, expected: &[(Vec<u8>, Vec<u8>)], context: &str) 
     }
 }
 
-fn any_options(random: &mut Random) -> Options {
-    Options {
+/// How a database is opened, and its keyspaces. Asked again whenever that happens.
+type Choice = fn(&mut Random) -> (Options, MemtableKind);
+
+fn any_options(random: &mut Random) -> (Options, MemtableKind) {
+    let options = Options {
         memtable_bytes: 1 << (10 + random.below(6)),
         target_file_bytes: 1 << (10 + random.below(8)),
         cache_bytes: 1 << (10 + random.below(12)),
         background: if random.one_in(3) { Background::Threads } else { Background::Inline },
         ..Options::default()
-    }
+    };
+    (options, MemtableKind::ALL[random.below(MemtableKind::ALL.len() as u64) as usize])
 }
 
-fn run(seed: u64, steps: usize, options: fn(&mut Random) -> Options) -> Map {
+fn run(seed: u64, steps: usize, options: Choice) -> Map {
     let mut pair = Pair::new(seed, options);
     for _ in 0..steps {
         pair.step();
@@ -557,6 +560,7 @@ fn random_operations_match_the_model() {
 /// The same operations, whatever the options: nobody can tell from outside.
 #[test]
 fn options_change_nothing_that_shows() {
+    use MemtableKind::{SkipList, Sorted};
     fn with(memtable: usize, target: u64, cache: usize) -> Options {
         Options {
             memtable_bytes: memtable,
@@ -566,15 +570,16 @@ fn options_change_nothing_that_shows() {
             ..Options::default()
         }
     }
-    let sets: [fn(&mut Random) -> Options; 8] = [
-        |_| Options::default(),
-        |_| with(1 << 10, 1 << 10, 1 << 10),
-        |_| with(4 << 10, 1 << 10, 1 << 20),
-        |_| with(1 << 10, 1 << 20, 1 << 20),
-        |_| Options { compression: Compression::None, ..with(2 << 10, 8 << 10, 0) },
-        |_| Options { wal_bytes_max: Some(3 << 10), ..with(64 << 10, 8 << 10, 1 << 16) },
-        |_| Options { background: Background::Threads, ..with(2 << 10, 4 << 10, 1 << 16) },
-        |_| Options { background: Background::Threads, ..with(32 << 10, 64 << 10, 1 << 16) },
+    let sets: [Choice; 9] = [
+        |_| (Options::default(), Sorted),
+        |_| (Options::default(), SkipList),
+        |_| (with(1 << 10, 1 << 10, 1 << 10), Sorted),
+        |_| (with(4 << 10, 1 << 10, 1 << 20), SkipList),
+        |_| (with(1 << 10, 1 << 20, 1 << 20), Sorted),
+        |_| (Options { compression: Compression::None, ..with(2 << 10, 8 << 10, 0) }, SkipList),
+        |_| (Options { wal_bytes_max: Some(3 << 10), ..with(64 << 10, 8 << 10, 1 << 16) }, Sorted),
+        |_| (Options { background: Background::Threads, ..with(2 << 10, 4 << 10, 1 << 16) }, SkipList),
+        |_| (Options { background: Background::Threads, ..with(32 << 10, 64 << 10, 1 << 16) }, Sorted),
     ];
     for_seeds(1000..1004, |seed| {
         let first = run(seed, 300, sets[0]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use duramen::{Durability, KeyspaceOptions};
+use duramen::{Durability, KeyspaceOptions, MemtableKind};
 
 use super::text;
 
@@ -83,12 +83,14 @@ Examples:
   duramen --db data keyspace create hits --merge-operator i64.add
   duramen --db data keyspace create sessions --ttl 30d
   duramen --db data keyspace create sessions --ttl never
+  duramen --db data keyspace create hits --memtable skiplist
   duramen --db data keyspace drop sessions
   duramen --db data keyspaces                           # lists them";
 
 const CREATE_NOTES: &str = "\
 A keyspace that exists takes on another time to live, which is that of entries written
-from then on, and refuses another merge operator.";
+from then on, and another memtable, which changes no answer and nothing on disk; it
+refuses another merge operator.";
 
 const APPLY_EXAMPLES: &str = "\
 Examples:
@@ -382,7 +384,7 @@ pub struct Apply {
 
 #[derive(Debug, Subcommand)]
 pub enum Keyspace {
-    /// Create a keyspace, or give one another time to live
+    /// Create a keyspace, or give one another time to live or memtable
     #[command(after_help = CREATE_NOTES)]
     Create(Create),
     /// Drop a keyspace and everything in it
@@ -402,11 +404,35 @@ pub struct Create {
     /// How long entries live that say nothing else: 90s, 15m, 12h, 30d or never
     #[arg(long, value_name = "TIME", value_parser = text::parse_ttl_or_never)]
     pub ttl: Option<u64>,
+    /// What keeps its writes sorted in memory
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub memtable: Option<Memtable>,
 }
 
 impl From<&Create> for KeyspaceOptions {
     fn from(create: &Create) -> KeyspaceOptions {
-        KeyspaceOptions { merge_operator: create.merge_operator.clone(), ttl_ms: create.ttl }
+        KeyspaceOptions {
+            merge_operator: create.merge_operator.clone(),
+            ttl_ms: create.ttl,
+            memtable: create.memtable.map(MemtableKind::from),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Memtable {
+    /// A B-tree: what a keyspace has that was told nothing
+    Sorted,
+    /// A skip list
+    Skiplist,
+}
+
+impl From<Memtable> for MemtableKind {
+    fn from(memtable: Memtable) -> MemtableKind {
+        match memtable {
+            Memtable::Sorted => MemtableKind::Sorted,
+            Memtable::Skiplist => MemtableKind::SkipList,
+        }
     }
 }
 

@@ -24,10 +24,15 @@ fn create(home: &Home<'_>, create: &Create) -> Result<Outcome> {
     let existed = db.find_keyspace(&create.name)?.is_some();
     db.create_keyspace_with(&create.name, &create.into())?;
     db.close()?;
-    match (existed, create.ttl) {
-        (false, _) => println!("keyspace {} created", create.name),
-        (true, None) => println!("keyspace {} was there already", create.name),
-        (true, Some(_)) => println!("keyspace {} was there already; its time to live is set", create.name),
+    let set = match (create.ttl.is_some(), create.memtable.is_some()) {
+        (false, false) => "",
+        (true, false) => "; its time to live is set",
+        (false, true) => "; its memtable is set",
+        (true, true) => "; its time to live and its memtable are set",
+    };
+    match existed {
+        false => println!("keyspace {} created", create.name),
+        true => println!("keyspace {} was there already{set}", create.name),
     }
     Ok(Outcome::Done)
 }

@@ -175,7 +175,7 @@ struct Numbered<'a> {
 
 impl<'a> Numbered<'a> {
     fn new(db: &'a Sandbox, value_bytes_max: usize) -> Self {
-        let counting = KeyspaceOptions { merge_operator: Some("i64.add".to_owned()), ttl_ms: None };
+        let counting = KeyspaceOptions { merge_operator: Some("i64.add".to_owned()), ..Default::default() };
         Numbered {
             twins: ["left", "right"].map(|name| insist(|| db.create_keyspace(name))),
             counter: insist(|| db.create_keyspace_with("counter", &counting)),
@@ -437,7 +437,7 @@ struct Bank<'a> {
 
 impl<'a> Bank<'a> {
     fn new(db: &'a Sandbox) -> Self {
-        let counting = KeyspaceOptions { merge_operator: Some("i64.add".to_owned()), ttl_ms: None };
+        let counting = KeyspaceOptions { merge_operator: Some("i64.add".to_owned()), ..Default::default() };
         let bank = Bank {
             accounts: insist(|| db.create_keyspace("accounts")),
             transfers: insist(|| db.create_keyspace_with("transfers", &counting)),

@@ -22,7 +22,8 @@ use duramen::stats::{
 };
 use duramen::{
     Budget, Compression, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions,
-    Options, Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport, WriteBatch,
+    MemtableKind, Options, Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport,
+    WriteBatch,
 };
 use wasmtime46::{Config, Engine, Linker, Memory, Module, Store, TypedFunc, Val};
 
@@ -378,6 +379,14 @@ impl<'a> At<'a> {
     }
 }
 
+/// Its number in the enumeration.
+fn memtable(kind: MemtableKind) -> u32 {
+    match kind {
+        MemtableKind::Sorted => 0,
+        MemtableKind::SkipList => 1,
+    }
+}
+
 impl Database for Guest {
     fn create_keyspace_with(&self, name: &str, options: &KeyspaceOptions) -> Result<KeyspaceId> {
         let mut guest = hold(&self.0);
@@ -389,7 +398,8 @@ impl Database for Guest {
         drop(guest);
         let ttl_ms =
             [i32(options.ttl_ms.is_some().into()), Val::I64(options.ttl_ms.unwrap_or(0).cast_signed())];
-        let arguments = [&name[..], &operator, &ttl_ms].concat();
+        let memtable = [i32(options.memtable.is_some().into()), i32(options.memtable.map_or(0, memtable))];
+        let arguments = [&name[..], &operator, &ttl_ms, &memtable].concat();
         let keyspace = self.on_database("create-keyspace", &arguments, |at| at.u32(PAYLOAD))?;
         hold(&self.0).adopt_keyspace(keyspace)
     }
