@@ -15,6 +15,11 @@
 //! Until step 4 opening the target is refused, since it says that it is
 //! unfinished; a new checkpoint may begin it anew. A checkpoint is a database of
 //! the same id: its logs are copies and bound to that.
+//!
+//! A database in a sandbox reaches its own directory alone. It makes its
+//! checkpoints in [`STAGING_DIR`] there, and [`deliver`] brings them out, by the
+//! same steps: mark, files, `CURRENT`. Whoever delivers removes the directory; the
+//! engine never looks into it.
 
 use std::sync::Arc;
 
@@ -27,10 +32,14 @@ use crate::key::{FileNumber, KeyspaceId};
 use crate::manifest::Manifest;
 use crate::recovery;
 use crate::sstable::TableMeta;
-use crate::storage::{Lock, Storage, copy, link};
+use crate::storage::{DirSync, Lock, Storage, Within, copy, link};
 use crate::sync::lock;
 use crate::version::Version;
 use crate::write::WritePath;
+
+/// Directory, within that of the database, of a checkpoint on its way out of a
+/// sandbox.
+pub const STAGING_DIR: &str = "checkpoint.tmp";
 
 /// What [`crate::Db::checkpoint`] made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +80,47 @@ pub(crate) fn copied(core: &Core, writes: &WritePath, target: &Arc<dyn Storage>)
         copy((&*core.storage, &path), (&**target, &path), meta.bytes)?;
         Ok(false)
     })
+}
+
+/// Has `make` make a checkpoint in [`STAGING_DIR`] of `database`, and brings it to
+/// `target`, by second names for its files where that is possible. What it is
+/// brought from stays, and nobody else may use it meanwhile.
+///
+/// Only the names of files and `CURRENT` are read: whoever made the checkpoint
+/// need not be trusted, and opening it checks the rest.
+///
+/// # Errors
+/// As [`crate::Db::checkpoint`], of the target before `make` is called; what `make`
+/// answers; `Corruption` if there is no checkpoint afterwards. What is then in the
+/// target is no database.
+pub fn deliver(
+    database: Arc<dyn Storage>,
+    target: &dyn Storage,
+    make: impl FnOnce() -> Result<CheckpointReport>,
+) -> Result<CheckpointReport> {
+    let _lock = lock_target(target)?;
+    let report = make()?;
+    let staging: &dyn Storage = &Within::new(database, STAGING_DIR.to_owned());
+    let CurrentState::Live(current) = current::read(staging)? else {
+        return Err(Error::corruption(filename::CURRENT, 0, "the checkpoint is not complete"));
+    };
+    begin(target)?;
+    let keyspaces: Vec<KeyspaceId> =
+        staging.list(filename::SST_DIR)?.iter().filter_map(|name| filename::parse_keyspace(name)).collect();
+    create_keyspaces(target, keyspaces.iter().copied())?;
+    let mut copied = false;
+    for path in recovery::list_files(staging)?.iter().filter(|path| filename::parse(path).is_some()) {
+        let bytes = staging.open(path)?.size()?;
+        if !link((staging, path), (target, path), bytes)? {
+            copy((staging, path), (target, path), bytes)?;
+            copied = true;
+        }
+    }
+    let names = sync_names(target, keyspaces.into_iter())?;
+    let names = if current.names_durable { names } else { DirSync::Unsupported };
+    current::create(target, current.manifest, current.database_id, names)?;
+    unmark(target);
+    Ok(CheckpointReport { bytes_linked: if copied { 0 } else { report.bytes_linked }, ..report })
 }
 
 /// Locks a target that may become a database.
@@ -143,16 +193,27 @@ pub(crate) fn finish(
     state: State,
     database_id: u64,
 ) -> Result<()> {
-    for id in state.keyspaces.keys() {
-        target.sync_dir(&filename::sst_dir(*id))?;
+    sync_names(&**target, state.keyspaces.keys().copied())?;
+    Manifest::create(Arc::clone(target), manifest, state, Err(database_id))?;
+    unmark(&**target);
+    Ok(())
+}
+
+/// Makes the names of all files durable, save that of `CURRENT`.
+fn sync_names(target: &dyn Storage, ids: impl Iterator<Item = KeyspaceId>) -> Result<DirSync> {
+    for id in ids {
+        target.sync_dir(&filename::sst_dir(id))?;
     }
     target.sync_dir(filename::WAL_DIR)?;
-    Manifest::create(Arc::clone(target), manifest, state, Err(database_id))?;
-    // One that stays says less than CURRENT, and the next open removes it.
+    target.sync_dir(filename::MANIFEST_DIR)
+}
+
+/// Removes the mark of an unfinished checkpoint. One that stays says less than
+/// `CURRENT`, and the next open removes it.
+fn unmark(target: &dyn Storage) {
     if target.remove(filename::CHECKPOINT).is_ok() {
         let _ = target.sync_dir("");
     }
-    Ok(())
 }
 
 /// Makes a checkpoint in `target`, which the caller has locked. `bring` brings

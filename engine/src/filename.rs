@@ -4,6 +4,7 @@
 //! CURRENT                              which manifest is live
 //! LOCK                                 held by the process that has the database open
 //! CHECKPOINT                           this is not complete yet, unless CURRENT is
+//! checkpoint.tmp/                      what a sandbox makes for its host to take
 //! manifest/000007.log                  version edits
 //! wal/000012.log                       batches
 //! sst/<keyspace id>/000009.parquet     one SSTable

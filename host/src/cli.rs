@@ -115,6 +115,7 @@ impl Home<'_> {
         if let Some(mebibytes) = self.arguments.memory {
             options.memory_bytes_max = mebibytes << 20;
         }
+        options.call_fuel = self.arguments.fuel;
         options.engine.create_if_missing = create;
         options
     }

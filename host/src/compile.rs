@@ -16,7 +16,7 @@ use wasmtime_wasi::p2::bindings::{cli, filesystem, sync};
 use crate::instance::Guest;
 use crate::instance::bindings::DuramenPre;
 use crate::limits::Ticker;
-use crate::options::CompileCache;
+use crate::options::{CompileCache, SandboxOptions};
 
 static COMPONENT: &[u8] = include_bytes!(env!("DURAMEN_COMPONENT"));
 
@@ -39,19 +39,21 @@ impl std::fmt::Debug for Compiled {
 }
 
 impl Compiled {
-    /// Compiles the component, or loads it from `cache`. [`crate::Sandbox`] does
-    /// this once per process and cache; a program calls it to pay beforehand.
+    /// Compiles the component as `options` need it, or loads it from their cache.
+    /// [`crate::Sandbox`] does this once per process, cache, and choice of whether
+    /// fuel is counted; a program calls it to pay beforehand.
     ///
     /// # Errors
     /// `Unsupported` where this machine cannot run compiled code.
-    pub fn new(cache: &CompileCache) -> Result<Self> {
-        Self::compile(cache)
+    pub fn new(options: &SandboxOptions) -> Result<Self> {
+        Self::compile(&options.cache, options.counts_fuel())
             .map_err(|error| Error::Unsupported(format!("the sandbox cannot run on this machine: {error:#}")))
     }
 
-    fn compile(cache: &CompileCache) -> wasmtime::Result<Self> {
+    fn compile(cache: &CompileCache, fuel: bool) -> wasmtime::Result<Self> {
         let mut config = Config::new();
         config.epoch_interruption(true);
+        config.consume_fuel(fuel);
         config.cache(open_cache(cache));
         let engine = Engine::new(&config)?;
         let component = Component::from_binary(&engine, COMPONENT)?;
@@ -61,16 +63,17 @@ impl Compiled {
         Ok(Compiled { engine, instance, ticker: Mutex::default() })
     }
 
-    /// The one of this process for `cache`.
-    pub(crate) fn shared(cache: &CompileCache) -> Result<Arc<Self>> {
-        static SHARED: OnceLock<Mutex<HashMap<CompileCache, Arc<Compiled>>>> = OnceLock::new();
+    /// The one of this process for `options`.
+    pub(crate) fn shared(options: &SandboxOptions) -> Result<Arc<Self>> {
+        static SHARED: OnceLock<Mutex<HashMap<(CompileCache, bool), Arc<Compiled>>>> = OnceLock::new();
         // Compiling under the lock: whoever comes second waits for the result.
         let mut shared = SHARED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(compiled) = shared.get(cache) {
+        let key = (options.cache.clone(), options.counts_fuel());
+        if let Some(compiled) = shared.get(&key) {
             return Ok(Arc::clone(compiled));
         }
-        let compiled = Arc::new(Self::new(cache)?);
-        shared.insert(cache.clone(), Arc::clone(&compiled));
+        let compiled = Arc::new(Self::new(options)?);
+        shared.insert(key, Arc::clone(&compiled));
         Ok(compiled)
     }
 

@@ -11,8 +11,8 @@ use duramen::stats::{
     BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
 };
 use duramen::{
-    Compression, Durability, Error, KeyspaceId, KeyspaceOptions, MemtableKind, Options, Result, Stats,
-    VerifyReport,
+    CheckpointReport, Compression, Durability, Error, KeyspaceId, KeyspaceOptions, MemtableKind, Options,
+    Result, Stats, VerifyReport,
 };
 
 use crate::instance::bindings::exports::duramen::db::engine as wit;
@@ -162,6 +162,11 @@ pub fn verify_report(report: wit::VerifyReport) -> VerifyReport {
         .map(|wit::Damage { file, offset, what }| Problem { file, offset, what })
         .collect();
     VerifyReport { files, bytes, entries, problems }
+}
+
+pub fn checkpoint_report(report: wit::CheckpointReport) -> CheckpointReport {
+    let wit::CheckpointReport { last_sequence, files, bytes, bytes_linked } = report;
+    CheckpointReport { last_sequence, files, bytes, bytes_linked }
 }
 
 pub fn stats(stats: wit::Stats) -> Stats {

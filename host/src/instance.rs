@@ -14,7 +14,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
 use crate::compile::Compiled;
 use crate::convert;
-use crate::limits::{Deadline, MemoryLimit, MemoryMeter};
+use crate::limits::{CallLimit, MemoryLimit, MemoryMeter};
 use crate::options::SandboxOptions;
 
 /// Glue generated from `engine/wit`.
@@ -70,7 +70,7 @@ impl Instance {
         directory: &Path,
         options: &SandboxOptions,
         create_if_missing: bool,
-        deadline: Deadline,
+        limit: CallLimit,
         meter: &Arc<MemoryMeter>,
     ) -> Result<Self> {
         let stderr = MemoryOutputPipe::new(STDERR_BYTES_MAX);
@@ -86,7 +86,7 @@ impl Instance {
         let guest = Guest { wasi: wasi.build(), table: ResourceTable::new(), memory };
         let mut store = Store::new(compiled.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
-        store.set_epoch_deadline(deadline.epochs);
+        grant(&mut store, limit);
 
         let engine_options = convert::engine_options(&options.engine, create_if_missing);
         let opened = compiled.instance().instantiate(&mut store).and_then(|exports| {
@@ -102,14 +102,14 @@ impl Instance {
                 snapshots: HashMap::new(),
                 stderr,
             }),
-            Err(error) => Err(describe("open", deadline, &error, &store, &stderr)),
+            Err(error) => Err(describe("open", limit, &error, &store, &stderr)),
         }
     }
 
-    /// Begins a call that must end by `deadline`.
-    pub fn begin_call(&mut self, deadline: Deadline) {
+    /// Begins a call that is held to `limit`.
+    pub fn begin_call(&mut self, limit: CallLimit) {
         self.store.data_mut().memory.begin_call();
-        self.store.set_epoch_deadline(deadline.epochs);
+        grant(&mut self.store, limit);
     }
 
     /// What a call needs.
@@ -168,20 +168,29 @@ impl Instance {
     pub fn end(
         self,
         call: &str,
-        deadline: Deadline,
+        limit: CallLimit,
         error: &wasmtime::Error,
     ) -> (Error, impl Iterator<Item = SnapshotId>) {
-        let error = describe(call, deadline, error, &self.store, &self.stderr);
+        let error = describe(call, limit, error, &self.store, &self.stderr);
         (error, self.snapshots.into_keys())
     }
 }
 
+/// Gives the guest what its next call may use.
+fn grant(store: &mut Store<Guest>, limit: CallLimit) {
+    store.set_epoch_deadline(limit.epochs);
+    // Refused by code that does not count, which is that of sandboxes without
+    // limits of fuel.
+    let _ = store.set_fuel(limit.fuel.unwrap_or(u64::MAX));
+}
+
 /// A trap as an error: why the instance ended, and the guest's last words. The
 /// kind of the source is `OutOfMemory` for the memory cap, `TimedOut` for the
-/// deadline and `Other` for a defect of the guest.
+/// deadline and for fuel, which callers treat alike, and `Other` for a defect of
+/// the guest.
 fn describe(
     call: &str,
-    deadline: Deadline,
+    limit: CallLimit,
     error: &wasmtime::Error,
     store: &Store<Guest>,
     stderr: &MemoryOutputPipe,
@@ -189,7 +198,10 @@ fn describe(
     let memory = &store.data().memory;
     let trap = error.downcast_ref::<Trap>();
     let (kind, why) = if trap == Some(&Trap::Interrupt) {
-        (io::ErrorKind::TimedOut, format!("it ran past its deadline of {:?}", deadline.duration))
+        (io::ErrorKind::TimedOut, format!("it ran past its deadline of {:?}", limit.duration))
+    } else if trap == Some(&Trap::OutOfFuel) {
+        let units = limit.fuel.unwrap_or_default();
+        (io::ErrorKind::TimedOut, format!("it is out of fuel: {units} units per call"))
     } else if memory.refused() {
         let bytes_max = memory.bytes_max();
         (io::ErrorKind::OutOfMemory, format!("it reached its memory cap of {bytes_max} bytes"))

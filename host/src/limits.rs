@@ -1,4 +1,4 @@
-//! What a guest may use: linear memory, and time by epochs.
+//! What a guest may use: linear memory, time by epochs, instructions by fuel.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -110,23 +110,52 @@ impl Drop for MemoryLimit {
     }
 }
 
-/// How long a call may take.
+/// What a call may use beside memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline {
-    /// As the caller of the sandbox put it.
+pub struct CallLimit {
+    /// How long it may take, as the caller of the sandbox put it.
     pub duration: Duration,
     /// As wasmtime counts: epochs that may begin before the call is ended.
     pub epochs: u64,
+    /// Instructions that it may run, roughly; `None` for any number.
+    pub fuel: Option<u64>,
 }
 
-impl Deadline {
-    /// `duration`, rounded up to whole epochs.
-    pub fn new(duration: Duration) -> Self {
+impl CallLimit {
+    /// `duration`, rounded up to whole epochs, and `fuel`.
+    pub fn new(duration: Duration, fuel: Option<u64>) -> Self {
         let epochs = duration.as_nanos().div_ceil(EPOCH.as_nanos());
         // One more, because the current epoch is partly over. Half the largest
         // number at most, because wasmtime adds the current epoch to it.
         let epochs = u64::try_from(epochs).unwrap_or(u64::MAX).min(u64::MAX / 2) + 1;
-        Deadline { duration, epochs }
+        CallLimit { duration, epochs, fuel }
+    }
+}
+
+/// Which limit a call is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallLength {
+    /// Work as the caller asks for it.
+    Usual,
+    /// Work of the size of the database: open, flush, compact, verify,
+    /// checkpoint, close.
+    Long,
+}
+
+/// The limits of one sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLimits {
+    pub usual: CallLimit,
+    pub long: CallLimit,
+}
+
+impl CallLimits {
+    /// The one for calls of this length.
+    pub fn of(&self, length: CallLength) -> CallLimit {
+        match length {
+            CallLength::Usual => self.usual,
+            CallLength::Long => self.long,
+        }
     }
 }
 
@@ -166,7 +195,7 @@ mod tests {
 
     #[test]
     fn deadlines_round_up() {
-        let epochs = |duration| Deadline::new(duration).epochs;
+        let epochs = |duration| CallLimit::new(duration, None).epochs;
         assert_eq!(epochs(Duration::ZERO), 1);
         assert_eq!(epochs(Duration::from_millis(1)), 2);
         assert_eq!(epochs(Duration::from_millis(50)), 2);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use duramen::{Error, Options, Result};
 
+use crate::limits::{CallLimit, CallLimits};
+
 /// Memory of the guest where the caller has no reason to choose, in bytes: room
 /// for the default cache (64 MiB), two memtables (16 MiB each) and the largest
 /// batch (64 MiB) with one copy.
@@ -53,8 +55,19 @@ pub struct SandboxOptions {
     /// Default: 60 s, far above any healthy call.
     pub call_deadline: Duration,
     /// The same for the calls that read or write much by their nature: open
-    /// (recovery), flush, compact, verify, close. Default: 1 hour.
+    /// (recovery), flush, compact, verify, checkpoint, close. Default: 1 hour.
     pub long_call_deadline: Duration,
+    /// Most units of wasmtime's fuel that one call may use, about one per
+    /// instruction, before the instance is ended. Unlike a deadline it depends on
+    /// the work alone, and not on the machine or what else runs there. A put takes
+    /// some ten thousand, and more where it pays for background work. Counting
+    /// makes calls slower, and such sandboxes have compiled code of their own in
+    /// the cache. Default: no limit.
+    pub call_fuel: Option<u64>,
+    /// The same for the calls of `long_call_deadline`. One that recovery does not
+    /// get by with makes the database unusable until it is raised. Default: no
+    /// limit, also where `call_fuel` is one.
+    pub long_call_fuel: Option<u64>,
     /// Where compiled code is kept. Default: the user's cache directory.
     pub cache: CompileCache,
 }
@@ -66,6 +79,8 @@ impl Default for SandboxOptions {
             memory_bytes_max: MEMORY_BYTES_MAX,
             call_deadline: Duration::from_secs(60),
             long_call_deadline: Duration::from_secs(3600),
+            call_fuel: None,
+            long_call_fuel: None,
             cache: CompileCache::default(),
         }
     }
@@ -96,6 +111,19 @@ impl SandboxOptions {
         let half = u64::try_from(self.call_deadline.as_millis() / 2).unwrap_or(u64::MAX);
         self.engine.stall_ms_max = self.engine.stall_ms_max.min(half);
         Ok(self)
+    }
+
+    /// True if either kind of call has a limit of fuel.
+    pub(crate) fn counts_fuel(&self) -> bool {
+        self.call_fuel.is_some() || self.long_call_fuel.is_some()
+    }
+
+    /// Limits of calls.
+    pub(crate) fn call_limits(&self) -> CallLimits {
+        CallLimits {
+            usual: CallLimit::new(self.call_deadline, self.call_fuel),
+            long: CallLimit::new(self.long_call_deadline, self.long_call_fuel),
+        }
     }
 
     /// Most bytes of a scan's page beyond its first pair.

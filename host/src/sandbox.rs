@@ -11,15 +11,18 @@
 //!   instance is recognised.
 
 use std::collections::HashSet;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
 use duramen::api::Page;
+use duramen::checkpoint::{self, STAGING_DIR};
+use duramen::storage::fs::FsStorage;
 use duramen::{
-    Budget, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions, Progress, Result,
-    Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport, WriteBatch,
+    Budget, CheckpointReport, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions,
+    Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport, WriteBatch,
 };
 use wasmtime::component::ResourceAny;
 
@@ -27,7 +30,8 @@ use crate::compile::Compiled;
 use crate::convert;
 use crate::instance::bindings::exports::duramen::db::engine as wit;
 use crate::instance::{Call, GuestResult, Instance};
-use crate::limits::{Deadline, MemoryMeter, Ticker};
+use crate::limits::CallLength::{self, Long, Usual};
+use crate::limits::{CallLimits, MemoryMeter, Ticker};
 use crate::lock::DirectoryLock;
 use crate::options::SandboxOptions;
 
@@ -41,7 +45,7 @@ use crate::options::SandboxOptions;
 /// # Errors
 /// Every call answers what the engine inside answers. In addition, a call whose
 /// instance was ended answers `Io`, whose source is of kind `OutOfMemory` (the
-/// memory cap), `TimedOut` (the deadline) or `Other` (a defect of the engine).
+/// memory cap), `TimedOut` (the deadline, or the limit of fuel) or `Other` (a defect of the engine).
 /// The outcome of a write is then unknown but all or nothing; later calls work,
 /// and every earlier commit of [`Durability::Buffered`] or better is there.
 /// Snapshots, scans and transactions that the ended instance had answer `Io` of
@@ -54,13 +58,13 @@ pub struct Sandbox {
 struct Shared {
     compiled: Arc<Compiled>,
     options: SandboxOptions,
-    call: Deadline,
-    long_call: Deadline,
     meter: Arc<MemoryMeter>,
     state: Mutex<State>,
     /// Handles to drop, with the generation that they are of; apart from `state`,
     /// so that dropping a scan or a transaction never waits for a call.
     dropped: Mutex<Vec<(u64, ResourceAny)>>,
+    /// Held by whoever makes a checkpoint, before `state`: there is room for one.
+    checkpoints: Mutex<()>,
     _ticker: Arc<Ticker>,
 }
 
@@ -72,7 +76,7 @@ impl std::fmt::Debug for Shared {
 
 struct State {
     /// `None` once closed.
-    lock: Option<DirectoryLock>,
+    lock: Option<Arc<DirectoryLock>>,
     /// `None` after a trap, until the next call.
     instance: Option<Instance>,
     /// Counts instances.
@@ -80,12 +84,13 @@ struct State {
     last_snapshot: u64,
     /// Snapshots that ended with an instance and have not been released.
     lost_snapshots: HashSet<SnapshotId>,
+    limits: CallLimits,
 }
 
 impl State {
     /// Ends the instance after a trap.
-    fn end_instance(&mut self, call: &str, deadline: Deadline, trap: &wasmtime::Error) -> Option<Error> {
-        let (error, snapshots) = self.instance.take()?.end(call, deadline, trap);
+    fn end_instance(&mut self, call: &str, length: CallLength, trap: &wasmtime::Error) -> Option<Error> {
+        let (error, snapshots) = self.instance.take()?.end(call, self.limits.of(length), trap);
         self.lost_snapshots.extend(snapshots);
         Some(error)
     }
@@ -113,26 +118,74 @@ impl Sandbox {
         }
         let options = options.fitted()?;
         let lock = DirectoryLock::take(directory.as_ref(), options.engine.create_if_missing)?;
-        let compiled = Compiled::shared(&options.cache)?;
+        let _ = remove_staging(&lock);
+        let compiled = Compiled::shared(&options)?;
         let ticker = compiled.ticker().map_err(|error| Error::io("start", "the epoch thread", error))?;
         let shared = Shared {
-            call: Deadline::new(options.call_deadline),
-            long_call: Deadline::new(options.long_call_deadline),
             meter: Arc::default(),
             state: Mutex::new(State {
-                lock: Some(lock),
+                lock: Some(Arc::new(lock)),
                 instance: None,
                 generation: 0,
                 last_snapshot: 0,
                 lost_snapshots: HashSet::new(),
+                limits: options.call_limits(),
             }),
             dropped: Mutex::default(),
+            checkpoints: Mutex::default(),
             _ticker: ticker,
             compiled,
             options,
         };
         shared.revive(&mut shared.lock(), shared.options.engine.create_if_missing)?;
         Ok(Sandbox { shared: Arc::new(shared) })
+    }
+
+    /// Gives later calls other limits of fuel than the options did; see
+    /// [`SandboxOptions::call_fuel`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the sandbox was opened without any limit of fuel: then
+    /// its code does not count.
+    pub fn set_fuel(&self, call_fuel: Option<u64>, long_call_fuel: Option<u64>) -> Result<()> {
+        if !self.shared.options.counts_fuel() {
+            return Err(Error::invalid(
+                "a sandbox that was opened without a limit of fuel does not count it",
+            ));
+        }
+        let mut state = self.shared.lock();
+        state.limits.usual.fuel = call_fuel;
+        state.limits.long.fuel = long_call_fuel;
+        Ok(())
+    }
+
+    /// Makes a complete database of its own in a new or empty directory, as this one
+    /// is now: what [`Db::checkpoint`](duramen::Db::checkpoint) does, for a database
+    /// that is open in a sandbox.
+    ///
+    /// The guest makes it within the database directory, on that file system; other
+    /// calls wait for that. Then this process brings it to `path`, while calls go on.
+    ///
+    /// # Errors
+    /// As [`Db::checkpoint`](duramen::Db::checkpoint), and as any call into the guest.
+    /// What is there after an error is no database, and is refused as one.
+    pub fn checkpoint(&self, path: impl AsRef<Path>) -> Result<CheckpointReport> {
+        let shared = &self.shared;
+        let _turn = shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        // Held to the end: whoever opens the directory removes what is on its way.
+        let lock = shared.lock().lock.clone().ok_or_else(closed)?;
+        let database = Arc::new(FsStorage::new(lock.directory()));
+        let target = FsStorage::new(path.as_ref());
+        let delivered = checkpoint::deliver(database, &target, || {
+            remove_staging(&lock)?;
+            shared.call("checkpoint", Long, |instance| {
+                let Call { store, engine, database } = instance.parts();
+                Ok(engine.database().call_checkpoint(store, database)?.map(convert::checkpoint_report))
+            })
+        });
+        // What stays takes room until the next checkpoint or the next open.
+        let _ = remove_staging(&lock);
+        delivered
     }
 
     /// Bytes of linear memory that the guest has now. It never shrinks while an
@@ -165,14 +218,14 @@ impl Shared {
             // was doing is unknown, so it goes the way of a trap.
             self.state.clear_poison();
             let mut state = poisoned.into_inner();
-            state.end_instance("panic", self.call, &wasmtime::Error::msg("the host panicked"));
+            state.end_instance("panic", Usual, &wasmtime::Error::msg("the host panicked"));
             state
         })
     }
 
     /// Makes sure that an instance lives.
     fn revive<'a>(&self, state: &'a mut State, create_if_missing: bool) -> Result<&'a mut Instance> {
-        let lock = state.lock.as_ref().ok_or_else(|| Error::invalid("the database is closed"))?;
+        let lock = state.lock.as_ref().ok_or_else(closed)?;
         match &mut state.instance {
             Some(instance) => Ok(instance),
             none => {
@@ -181,7 +234,7 @@ impl Shared {
                     lock.directory(),
                     &self.options,
                     create_if_missing,
-                    self.long_call,
+                    state.limits.of(Long),
                     &self.meter,
                 )?;
                 state.generation += 1;
@@ -200,12 +253,12 @@ impl Shared {
     fn call<R>(
         &self,
         name: &str,
-        deadline: Deadline,
+        length: CallLength,
         call: impl FnOnce(&mut Instance) -> GuestResult<R>,
     ) -> Result<R> {
         let mut state = self.lock();
         self.ready(&mut state)?;
-        self.call_in(&mut state, name, deadline, call)
+        self.call_in(&mut state, name, length, call)
     }
 
     /// The same with the state in hand, after [`Shared::ready`]: handles looked
@@ -214,16 +267,15 @@ impl Shared {
         &self,
         state: &mut State,
         name: &str,
-        deadline: Deadline,
+        length: CallLength,
         call: impl FnOnce(&mut Instance) -> GuestResult<R>,
     ) -> Result<R> {
+        let limit = state.limits.of(length);
         let instance = self.revive(state, false)?;
-        instance.begin_call(deadline);
+        instance.begin_call(limit);
         match call(instance) {
             Ok(answer) => answer.map_err(convert::error),
-            Err(trap) => Err(state
-                .end_instance(name, deadline, &trap)
-                .unwrap_or_else(|| Error::invalid("the database is closed"))),
+            Err(trap) => Err(state.end_instance(name, length, &trap).unwrap_or_else(closed)),
         }
     }
 
@@ -248,7 +300,7 @@ impl Shared {
             }
         };
         let answer =
-            self.call_in(&mut state, name, self.call, |instance| match instance.keyspace(keyspace)? {
+            self.call_in(&mut state, name, Usual, |instance| match instance.keyspace(keyspace)? {
                 Ok(handle) => call(instance.parts(), handle, snapshot),
                 Err(error) => Ok(Err(error)),
             })?;
@@ -263,10 +315,10 @@ impl Shared {
             if generation != state.generation {
                 continue;
             }
-            instance.begin_call(self.call);
+            instance.begin_call(state.limits.of(Usual));
             if let Err(trap) = instance.drop_handle(handle) {
                 // Nobody asked for this call: the next one finds a new instance.
-                state.end_instance("drop a handle", self.call, &trap);
+                state.end_instance("drop a handle", Usual, &trap);
             }
         }
     }
@@ -302,6 +354,18 @@ impl Shared {
     }
 }
 
+fn closed() -> Error {
+    Error::invalid("the database is closed")
+}
+
+/// Removes what a checkpoint on its way out has left in the directory.
+fn remove_staging(lock: &DirectoryLock) -> Result<()> {
+    match fs::remove_dir_all(lock.directory().join(STAGING_DIR)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", STAGING_DIR, error)),
+        _ => Ok(()),
+    }
+}
+
 fn lost(what: &str) -> Error {
     let text = "it ended with its sandbox, which was restarted; begin it again";
     Error::io("use", what, io::Error::new(io::ErrorKind::ConnectionReset, text))
@@ -316,7 +380,7 @@ impl Database for Sandbox {
         let operator = options.merge_operator.as_ref().map_or(0, String::len);
         self.shared.check_size("name", name.len().saturating_add(operator))?;
         let options = convert::keyspace_options(options);
-        self.shared.call("create-keyspace", self.shared.call, |instance| {
+        self.shared.call("create-keyspace", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             match engine.database().call_create_keyspace(store, database, name, &options)? {
                 Ok(handle) => instance.adopt_keyspace(handle),
@@ -327,7 +391,7 @@ impl Database for Sandbox {
 
     fn drop_keyspace(&self, name: &str) -> Result<bool> {
         self.shared.check_size("name", name.len())?;
-        self.shared.call("drop-keyspace", self.shared.call, |instance| {
+        self.shared.call("drop-keyspace", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_drop_keyspace(store, database, name)
         })
@@ -335,7 +399,7 @@ impl Database for Sandbox {
 
     fn find_keyspace(&self, name: &str) -> Result<Option<KeyspaceId>> {
         self.shared.check_size("name", name.len())?;
-        self.shared.call("find-keyspace", self.shared.call, |instance| {
+        self.shared.call("find-keyspace", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             match engine.database().call_find_keyspace(store, database, name)? {
                 Ok(Some(handle)) => Ok(instance.adopt_keyspace(handle)?.map(Some)),
@@ -346,7 +410,7 @@ impl Database for Sandbox {
     }
 
     fn keyspaces(&self) -> Result<Vec<(String, KeyspaceId)>> {
-        let keyspaces = self.shared.call("keyspaces", self.shared.call, |instance| {
+        let keyspaces = self.shared.call("keyspaces", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_keyspaces(store, database)
         })?;
@@ -377,7 +441,7 @@ impl Database for Sandbox {
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
         self.shared.check_batch(&batch)?;
-        self.shared.call("write", self.shared.call, |instance| {
+        self.shared.call("write", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             let durability = Some(convert::durability(durability));
             engine.database().call_write(store, database, batch.as_encoded(), durability)
@@ -387,7 +451,7 @@ impl Database for Sandbox {
     fn transaction(&self) -> Result<Box<dyn DatabaseTransaction>> {
         let mut state = self.shared.lock();
         self.shared.ready(&mut state)?;
-        let handle = self.shared.call_in(&mut state, "begin", self.shared.call, |instance| {
+        let handle = self.shared.call_in(&mut state, "begin", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_begin(store, database)
         })?;
@@ -400,7 +464,7 @@ impl Database for Sandbox {
     fn snapshot(&self) -> Result<SnapshotId> {
         let mut state = self.shared.lock();
         self.shared.ready(&mut state)?;
-        let handle = self.shared.call_in(&mut state, "snapshot", self.shared.call, |instance| {
+        let handle = self.shared.call_in(&mut state, "snapshot", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_snapshot(store, database)
         })?;
@@ -419,8 +483,7 @@ impl Database for Sandbox {
         }
         let handle = self.shared.ready(&mut state)?.take_snapshot(snapshot);
         let handle = handle.ok_or_else(|| no_snapshot(snapshot))?;
-        self.shared
-            .call_in(&mut state, "release", self.shared.call, |instance| instance.drop_handle(handle).map(Ok))
+        self.shared.call_in(&mut state, "release", Usual, |instance| instance.drop_handle(handle).map(Ok))
     }
 
     fn scan(
@@ -439,28 +502,28 @@ impl Database for Sandbox {
     }
 
     fn flush(&self) -> Result<()> {
-        self.shared.call("flush", self.shared.long_call, |instance| {
+        self.shared.call("flush", Long, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_flush(store, database)
         })
     }
 
     fn compact(&self) -> Result<()> {
-        self.shared.call("compact", self.shared.long_call, |instance| {
+        self.shared.call("compact", Long, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_compact(store, database)
         })
     }
 
     fn sync(&self) -> Result<()> {
-        self.shared.call("sync", self.shared.call, |instance| {
+        self.shared.call("sync", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_sync(store, database)
         })
     }
 
     fn verify(&self) -> Result<VerifyReport> {
-        let report = self.shared.call("verify", self.shared.long_call, |instance| {
+        let report = self.shared.call("verify", Long, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_verify(store, database)
         })?;
@@ -468,7 +531,7 @@ impl Database for Sandbox {
     }
 
     fn stats(&self) -> Result<Stats> {
-        let stats = self.shared.call("stats", self.shared.call, |instance| {
+        let stats = self.shared.call("stats", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_stats(store, database)
         })?;
@@ -476,7 +539,7 @@ impl Database for Sandbox {
     }
 
     fn maintain(&self, budget: Budget) -> Result<Progress> {
-        let progress = self.shared.call("maintain", self.shared.call, |instance| {
+        let progress = self.shared.call("maintain", Usual, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_maintain(store, database, budget.bytes)
         })?;
@@ -489,7 +552,7 @@ impl Database for Sandbox {
     fn close(&self) -> Result<()> {
         let mut state = self.shared.lock();
         self.shared.ready(&mut state)?;
-        self.shared.call_in(&mut state, "close", self.shared.long_call, |instance| {
+        self.shared.call_in(&mut state, "close", Long, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_close(store, database)
         })?;
@@ -518,7 +581,7 @@ impl Handle {
         if state.lock.is_some() && (state.generation != self.generation || state.instance.is_none()) {
             return Err(lost(what));
         }
-        self.shared.call_in(&mut state, name, self.shared.call, |instance| call(instance, self.resource))
+        self.shared.call_in(&mut state, name, Usual, |instance| call(instance, self.resource))
     }
 }
 

@@ -7,7 +7,10 @@ use duramen::api::ScanRange;
 use duramen::stats::{
     BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
 };
-use duramen::{Compression, Durability, Error, KeyspaceOptions, MemtableKind, Options, Stats, VerifyReport};
+use duramen::{
+    CheckpointReport, Compression, Durability, Error, KeyspaceOptions, MemtableKind, Options, Stats,
+    VerifyReport,
+};
 use duramen_bindings::exports::duramen::db::engine as wit;
 
 pub fn error(error: Error) -> wit::Error {
@@ -114,6 +117,11 @@ pub fn verify_report(report: VerifyReport) -> wit::VerifyReport {
         .map(|Problem { file, offset, what }| wit::Damage { file, offset, what })
         .collect();
     wit::VerifyReport { files, bytes, entries, problems }
+}
+
+pub fn checkpoint_report(report: CheckpointReport) -> wit::CheckpointReport {
+    let CheckpointReport { last_sequence, files, bytes, bytes_linked } = report;
+    wit::CheckpointReport { last_sequence, files, bytes, bytes_linked }
 }
 
 pub fn stats(stats: Stats) -> wit::Stats {

@@ -18,6 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use duramen::api::split_keys;
+use duramen::checkpoint::STAGING_DIR;
 use duramen::{
     Budget, Database, DatabaseTransaction, Db, KeyspaceId, Options, Progress, Savepoint, Scan, SnapshotId,
     WriteBatch,
@@ -43,15 +44,19 @@ impl wit::Guest for Component {
 
 /// What every handle shares.
 struct Shared {
-    database: Box<dyn Database>,
+    database: Db,
     durability: duramen::Durability,
     closed: Cell<bool>,
 }
 
 impl Shared {
+    fn database(&self) -> &dyn Database {
+        &self.database
+    }
+
     fn write(&self, batch: WriteBatch, durability: Option<wit::Durability>) -> Result<()> {
         let durability = durability.map_or(self.durability, convert::durability);
-        self.database.write(batch, durability).map_err(convert::error)
+        self.database().write(batch, durability).map_err(convert::error)
     }
 }
 
@@ -68,7 +73,7 @@ impl DatabaseHandle {
     }
 
     fn database(&self) -> &dyn Database {
-        self.0.database.as_ref()
+        self.0.database()
     }
 }
 
@@ -80,7 +85,7 @@ impl wit::GuestDatabase for DatabaseHandle {
             return Err(wit::Error::Locked("this instance has the database open already".to_owned()));
         }
         let durability = options.durability;
-        let database = Box::new(Db::open(DIRECTORY, options).map_err(convert::error)?);
+        let database = Db::open(DIRECTORY, options).map_err(convert::error)?;
         let shared = Rc::new(Shared { database, durability, closed: Cell::new(false) });
         OPEN.set(Rc::downgrade(&shared));
         Ok(wit::Database::new(DatabaseHandle(shared)))
@@ -148,6 +153,11 @@ impl wit::GuestDatabase for DatabaseHandle {
         self.database().verify().map(convert::verify_report).map_err(convert::error)
     }
 
+    fn checkpoint(&self) -> Result<wit::CheckpointReport> {
+        let target = format!("{DIRECTORY}{STAGING_DIR}");
+        self.0.database.checkpoint(target).map(convert::checkpoint_report).map_err(convert::error)
+    }
+
     fn stats(&self) -> Result<wit::Stats> {
         self.database().stats().map(convert::stats).map_err(convert::error)
     }
@@ -194,14 +204,14 @@ impl wit::GuestKeyspace for KeyspaceHandle {
 
     fn get(&self, key: Vec<u8>, snapshot: Option<wit::SnapshotBorrow<'_>>) -> Result<Option<Vec<u8>>> {
         let snapshot = self.snapshot(snapshot)?;
-        let value = self.shared.database.get(self.id, &key, snapshot).map_err(convert::error)?;
+        let value = self.shared.database().get(self.id, &key, snapshot).map_err(convert::error)?;
         Ok(value.map(Vec::from))
     }
 
     fn multi_get(&self, keys: Vec<u8>, snapshot: Option<wit::SnapshotBorrow<'_>>) -> Result<Vec<u8>> {
         let snapshot = self.snapshot(snapshot)?;
         let keys = split_keys(&keys).map_err(convert::error)?;
-        let values = self.shared.database.multi_get(self.id, &keys, snapshot).map_err(convert::error)?;
+        let values = self.shared.database().multi_get(self.id, &keys, snapshot).map_err(convert::error)?;
         packed::values(&values)
     }
 
@@ -232,7 +242,7 @@ impl wit::GuestKeyspace for KeyspaceHandle {
     fn scan(&self, range: wit::ScanRange, snapshot: Option<wit::SnapshotBorrow<'_>>) -> Result<wit::Cursor> {
         let snapshot = self.snapshot(snapshot)?;
         let range = convert::scan_range(range);
-        let scan = self.shared.database.scan(self.id, &range, snapshot).map_err(convert::error)?;
+        let scan = self.shared.database().scan(self.id, &range, snapshot).map_err(convert::error)?;
         Ok(CursorHandle::of(scan, &self.shared))
     }
 }
@@ -310,7 +320,7 @@ impl wit::GuestSnapshot for SnapshotHandle {}
 impl Drop for SnapshotHandle {
     fn drop(&mut self) {
         // Only a closed database refuses, and it has no snapshots left to keep.
-        let _ = self.shared.database.release(self.id);
+        let _ = self.shared.database().release(self.id);
     }
 }
 

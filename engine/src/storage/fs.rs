@@ -180,10 +180,11 @@ impl FsStorage {
         Ok(true)
     }
 
-    /// Where guests may write, links are more trouble than copies.
+    /// By whole paths, as with [`FsStorage::open_fd`]. Whatever keeps a host from it,
+    /// the copy that comes instead will tell if it matters.
     #[cfg(target_os = "wasi")]
-    pub(crate) fn link(&self, _to: &str, _source: &FsStorage, _from: &str) -> Result<bool> {
-        Ok(false)
+    pub(crate) fn link(&self, to: &str, source: &FsStorage, from: &str) -> Result<bool> {
+        Ok(std::fs::hard_link(source.full_path(from), self.full_path(to)).is_ok())
     }
 
     /// Removes an empty directory.

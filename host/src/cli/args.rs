@@ -67,7 +67,8 @@ Examples:
   duramen --db restored restore /mnt/backups 3
   duramen backup delete /mnt/backups 1
 
-A sandbox reaches one directory, so these run the engine in this process.";
+A sandbox reaches one directory, so all of these but checkpoint run the engine in this
+process.";
 
 const REPAIR_NOTES: &str = "\
 Examples:
@@ -154,6 +155,10 @@ pub struct Arguments {
     /// Memory of the sandbox, in MiB [default: 256]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=4096))]
     pub memory: Option<u64>,
+    /// Fuel of one call into the sandbox, about one unit per instruction; opening,
+    /// flush, compact, verify and checkpoint are not limited [default: no limit]
+    #[arg(long, value_name = "UNITS")]
+    pub fuel: Option<u64>,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -1,13 +1,14 @@
 //! checkpoint, backup, restore and repair: databases made beside another.
 //!
-//! The sandbox reaches the database's directory and no other, so these run the
-//! engine in this process.
+//! The sandbox reaches the database's directory and no other, so all but the
+//! checkpoint run the engine in this process.
 
 use std::path::Path;
 
 use duramen::error::DisplayBytes;
 use duramen::repair::repair_directory;
 use duramen::{Background, Backups, Database, Db, Options};
+use duramen_host::Sandbox;
 
 use super::args::{Backup, Restore};
 use super::report::{grouped, size};
@@ -20,9 +21,17 @@ fn open(home: &Home<'_>) -> Result<Db> {
 }
 
 pub fn checkpoint(home: &Home<'_>, target: &Path) -> Result<Outcome> {
-    let db = open(home)?;
-    let made = with_spinner("copying", || db.checkpoint(target))?;
-    db.close()?;
+    let made = if home.arguments.native {
+        let db = open(home)?;
+        let made = with_spinner("copying", || db.checkpoint(target))?;
+        db.close()?;
+        made
+    } else {
+        let db = Sandbox::open(home.db()?, home.options(false))?;
+        let made = with_spinner("copying", || db.checkpoint(target))?;
+        db.close()?;
+        made
+    };
     println!(
         "{} files, {}, {} of it shared with the database, up to commit {}",
         made.files,

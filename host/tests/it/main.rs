@@ -2,10 +2,14 @@
 
 /// Every operation, sandboxed and native alike.
 mod calls;
+/// Checkpoints of a database that is open in a sandbox.
+mod checkpoint;
 /// The command.
 mod cli;
 /// Who may open a directory, and which directories.
 mod directory;
+/// Limits of instructions, and traps at chosen ones.
+mod fuel;
 /// Limits that are checked before the guest could suffer from them.
 mod limits;
 /// What every build of the engine must do, in the sandbox.
@@ -24,6 +28,13 @@ const SMALL: u64 = 16 << 20;
 fn options() -> SandboxOptions {
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache");
     SandboxOptions { cache: CompileCache::Directory(cache), ..SandboxOptions::default() }
+}
+
+/// The same for a database that is there.
+fn existing() -> SandboxOptions {
+    let mut options = options();
+    options.engine.create_if_missing = false;
+    options
 }
 
 fn small() -> SandboxOptions {

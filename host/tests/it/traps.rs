@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -19,10 +20,10 @@ use duramen::{
 use duramen_host::{Sandbox, SandboxOptions};
 use wasm_tests::random::Random;
 
-use crate::{options, small};
+use crate::{existing, options, small};
 
 /// The kind and text of an `Io` error.
-fn io<T>(result: Result<T>) -> (ErrorKind, String) {
+pub fn io<T>(result: Result<T>) -> (ErrorKind, String) {
     match result.err().expect("an error") {
         ref error @ Error::Io { ref source, .. } => (source.kind(), error.to_string()),
         error => panic!("not an io error: {error}"),
@@ -138,13 +139,13 @@ fn values_that_do_not_fit_together_are_refused_and_the_database_goes_on() {
 
 /// True if a call was ended with its instance, or found what it needs gone with
 /// one.
-fn was_ended(error: &Error) -> bool {
+pub fn was_ended(error: &Error) -> bool {
     let kinds = [ErrorKind::TimedOut, ErrorKind::OutOfMemory, ErrorKind::ConnectionReset];
     matches!(error, Error::Io { source, .. } if kinds.contains(&source.kind()))
 }
 
 /// Makes a call until it is not ended.
-fn insist<T>(mut call: impl FnMut() -> Result<T>) -> T {
+pub fn insist<T>(mut call: impl FnMut() -> Result<T>) -> T {
     let mut attempts = 0;
     loop {
         match call() {
@@ -156,17 +157,17 @@ fn insist<T>(mut call: impl FnMut() -> Result<T>) -> T {
     }
 }
 
-type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+pub type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A workload whose every commit writes its number to two keyspaces and counts
 /// itself in a third.
-struct Numbered<'a> {
-    db: &'a Sandbox,
-    twins: [KeyspaceId; 2],
+pub struct Numbered<'a> {
+    pub db: &'a Sandbox,
+    pub twins: [KeyspaceId; 2],
     counter: KeyspaceId,
     /// The last commit that is known to be there, and what it made of the twins.
-    last: u64,
-    contents: Contents,
+    pub last: u64,
+    pub contents: Contents,
     /// Bytes of the longest value.
     value_bytes_max: usize,
     /// Calls that were ended, by name.
@@ -174,7 +175,7 @@ struct Numbered<'a> {
 }
 
 impl<'a> Numbered<'a> {
-    fn new(db: &'a Sandbox, value_bytes_max: usize) -> Self {
+    pub fn new(db: &'a Sandbox, value_bytes_max: usize) -> Self {
         let counting = KeyspaceOptions { merge_operator: Some("i64.add".to_owned()), ..Default::default() };
         Numbered {
             twins: ["left", "right"].map(|name| insist(|| db.create_keyspace(name))),
@@ -187,6 +188,11 @@ impl<'a> Numbered<'a> {
         }
     }
 
+    /// True of the commits that delete a range.
+    pub fn deletes_range(number: u64) -> bool {
+        number.is_multiple_of(15)
+    }
+
     fn row(number: u64) -> Vec<u8> {
         format!("row:{:02}", number % 40).into_bytes()
     }
@@ -197,8 +203,8 @@ impl<'a> Numbered<'a> {
     }
 
     /// What a commit does to each of the twins: rows that go, then rows that come.
-    fn apply(&mut self, number: u64) {
-        if number.is_multiple_of(25) {
+    pub fn apply(&mut self, number: u64) {
+        if Self::deletes_range(number) {
             self.contents.retain(|key, _| !(Self::row(10)..Self::row(30)).contains(key));
         }
         let value = self.value(number);
@@ -206,10 +212,10 @@ impl<'a> Numbered<'a> {
         self.contents.insert(b"last".to_vec(), number.to_le_bytes().to_vec());
     }
 
-    fn batch(&self, number: u64) -> WriteBatch {
+    pub fn batch(&self, number: u64) -> WriteBatch {
         let mut batch = WriteBatch::new();
         for twin in self.twins {
-            if number.is_multiple_of(25) {
+            if Self::deletes_range(number) {
                 batch.delete_range(twin, &Self::row(10), &Self::row(30));
             }
             batch.put(twin, &Self::row(number), &self.value(number));
@@ -240,7 +246,7 @@ impl<'a> Numbered<'a> {
     /// After a call was ended: whatever was begun before is gone, whatever was
     /// acknowledged is there, and the commit that was under way is there whole or
     /// not at all.
-    fn check(&mut self, error: Error, mut transaction: Box<dyn DatabaseTransaction>) {
+    pub fn check(&mut self, error: Error, mut transaction: Box<dyn DatabaseTransaction>) {
         let Error::Io { file, .. } = error else { panic!("{error}") };
         *self.ended.entry(file).or_default() += 1;
 
@@ -262,9 +268,10 @@ impl<'a> Numbered<'a> {
         let commits = insist(|| self.db.get(self.counter, b"commits", None));
         let commits = commits.map_or(0, |value| i64::from_le_bytes(value[..].try_into().unwrap()));
         assert_eq!(commits as u64, found);
+        assert_eq!(insist(|| self.db.verify()).problems, []);
     }
 
-    fn scanned(&self, keyspace: KeyspaceId) -> Contents {
+    pub fn scanned(&self, keyspace: KeyspaceId) -> Contents {
         insist(|| {
             let rows = pairs(self.db.scan(keyspace, &ScanRange::all(), None)?);
             rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
@@ -272,7 +279,7 @@ impl<'a> Numbered<'a> {
     }
 
     /// A transaction that has read and written.
-    fn begin(&self) -> Box<dyn DatabaseTransaction> {
+    pub fn begin(&self) -> Box<dyn DatabaseTransaction> {
         insist(|| {
             let mut transaction = self.db.transaction()?;
             transaction.get(self.twins[0], b"last")?;
@@ -281,13 +288,13 @@ impl<'a> Numbered<'a> {
         })
     }
 
-    fn ended(&self) -> u64 {
+    pub fn ended(&self) -> u64 {
         self.ended.values().sum()
     }
 }
 
 /// Options under which little data makes many files.
-fn busy() -> SandboxOptions {
+pub fn busy() -> SandboxOptions {
     let mut options = small();
     options.engine.memtable_bytes = 64 << 10;
     options.engine.target_file_bytes = 64 << 10;
@@ -316,16 +323,19 @@ fn deadlines_anywhere_in_a_workload_tear_nothing() {
     }
     println!("{} commits, {} restarts, ended {:?}", numbered.last, db.restarts(), numbered.ended);
     assert!(db.restarts() >= POINTS && numbered.ended.contains_key("write"), "{:?}", numbered.ended);
-    let (last, contents) = (numbered.last, numbered.contents);
-    assert!(insist(|| db.verify()).problems.is_empty());
+    let contents = numbered.contents;
     drop(db);
-
     // What the last instance left is whole for others as well.
-    let native = duramen_host::open(directory.path(), true, crate::options()).unwrap();
+    assert_eq!(found_natively(directory.path()), contents);
+}
+
+/// What the engine in this process finds in one of the twins.
+pub fn found_natively(directory: &Path) -> Contents {
+    let native = duramen_host::open(directory, true, existing()).unwrap();
+    assert_eq!(native.verify().unwrap().problems, []);
     let left = native.find_keyspace("left").unwrap().unwrap();
     let rows = pairs(native.scan(left, &ScanRange::all(), None).unwrap());
-    let found: Contents = rows.map(|row| row.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap()).collect();
-    assert_eq!(found, contents, "after commit {last}");
+    rows.map(|row| row.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap()).collect()
 }
 
 /// Scans are held, one more now and then, until something finds no memory.
