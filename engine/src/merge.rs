@@ -1,9 +1,21 @@
 //! A k-way merge of cursors, itself a cursor.
 //!
-//! Sources are ordered newest first; an internal key is unique over all of
-//! them, so the order matters only for damaged input. A scan has few sources
-//! (one per memtable and sorted run), so the smallest is found by looking at
-//! all of them.
+//! A tree of losers: each inner node keeps the source that lost there, so that
+//! after a step only the nodes above the source that moved are played again.
+//! Sources are compared by *ranks*, the first 16 bytes of their keys as one
+//! integer, and by their entries only where ranks are equal.
+//!
+//! ```text
+//!            winner: c
+//!               |
+//!            1: a               node n has the children 2n and 2n + 1;
+//!          /       \            the sources are the leaves
+//!       2: b       3: d
+//!      /   \       /   \
+//!     a     b     c     d
+//! ```
+//!
+//! Source: Knuth, The Art of Computer Programming, volume 3, 5.4.1.
 
 use std::cmp::Ordering;
 
@@ -13,19 +25,36 @@ use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{EntryRef, SequenceNumber, compare_internal};
 
-/// All entries of its sources, in order.
+/// All entries of its sources, in order. An internal key is unique over all of
+/// them.
 pub struct MergeCursor {
     sources: Vec<Box<dyn Cursor + Send>>,
+    /// Of each source; the lowest wins.
+    ranks: Vec<u128>,
+    /// The loser of each inner node; the first is not used.
+    losers: Vec<usize>,
     /// The source under the cursor.
     current: Option<usize>,
     /// The side of the current entry on which the other sources stand.
     forward: bool,
 }
 
+/// The first 16 bytes of a key as an integer, which orders as they do; those that
+/// a short key lacks count as zeros.
+fn prefix(key: &[u8]) -> u128 {
+    if let Some(first) = key.first_chunk() {
+        return u128::from_be_bytes(*first);
+    }
+    let mut first = [0; 16];
+    first[..key.len()].copy_from_slice(key);
+    u128::from_be_bytes(first)
+}
+
 impl MergeCursor {
-    /// Merges `sources`, newest first.
+    /// Merges `sources`.
     pub fn new(sources: Vec<Box<dyn Cursor + Send>>) -> Self {
-        MergeCursor { sources, current: None, forward: true }
+        let (ranks, losers) = (vec![u128::MAX; sources.len()], vec![0; sources.len()]);
+        MergeCursor { sources, ranks, losers, current: None, forward: true }
     }
 
     /// Moves every source, then picks the first or the last of them.
@@ -39,42 +68,75 @@ impl MergeCursor {
             place(source.as_mut())?;
         }
         self.forward = forward;
-        self.select();
+        self.play_all();
         Ok(())
     }
 
-    fn select(&mut self) {
-        let wanted = if self.forward { Ordering::Less } else { Ordering::Greater };
-        let mut best: Option<(usize, EntryRef<'_>)> = None;
-        for (index, source) in self.sources.iter().enumerate() {
-            let Some(entry) = source.entry() else { continue };
-            let better = match &best {
-                None => true,
-                Some((_, best)) => compare_internal((entry.key, entry.seq), (best.key, best.seq)) == wanted,
-            };
-            if better {
-                best = Some((index, entry));
-            }
+    /// The rank of a source: no more than that of any that comes after it.
+    fn rank(&self, source: usize) -> u128 {
+        match self.sources[source].entry() {
+            None => u128::MAX,
+            Some(entry) if self.forward => prefix(entry.key),
+            Some(entry) => !prefix(entry.key),
         }
-        self.current = best.map(|(index, _)| index);
+    }
+
+    /// True if `a` comes before `b` on the way.
+    fn precedes(&self, a: usize, b: usize) -> bool {
+        match self.ranks[a].cmp(&self.ranks[b]) {
+            Ordering::Equal => self.precedes_by_entry(a, b),
+            order => order.is_lt(),
+        }
+    }
+
+    fn precedes_by_entry(&self, a: usize, b: usize) -> bool {
+        let (Some(a), b) = (self.sources[a].entry(), self.sources[b].entry()) else { return false };
+        let Some(b) = b else { return true };
+        let order = compare_internal((a.key, a.seq), (b.key, b.seq));
+        if self.forward { order.is_lt() } else { order.is_gt() }
+    }
+
+    /// Finds the winner anew.
+    fn play_all(&mut self) {
+        let leaves = self.sources.len();
+        self.ranks = (0..leaves).map(|source| self.rank(source)).collect();
+        let mut winners: Vec<usize> = (0..2 * leaves).map(|node| node.saturating_sub(leaves)).collect();
+        for node in (1..leaves).rev() {
+            let (left, right) = (winners[2 * node], winners[2 * node + 1]);
+            let left_wins = !self.precedes(right, left);
+            (winners[node], self.losers[node]) = if left_wins { (left, right) } else { (right, left) };
+        }
+        self.crown(winners.get(1).copied());
+    }
+
+    /// Finds the winner after `source` has moved.
+    fn play(&mut self, source: usize) {
+        self.ranks[source] = self.rank(source);
+        let mut winner = source;
+        let mut node = (source + self.sources.len()) / 2;
+        while node > 0 {
+            if self.precedes(self.losers[node], winner) {
+                std::mem::swap(&mut self.losers[node], &mut winner);
+            }
+            node /= 2;
+        }
+        self.crown(Some(winner));
+    }
+
+    fn crown(&mut self, winner: Option<usize>) {
+        // A rank tells that a source stands somewhere, unless it is the highest.
+        let stands =
+            |source: &usize| self.ranks[*source] != u128::MAX || self.sources[*source].entry().is_some();
+        self.current = winner.filter(stands);
     }
 
     /// Moves the current source one step and, where the direction turns, all
     /// other sources to the other side of the entry left behind.
     fn step(&mut self, forward: bool) -> Result<()> {
         let Some(current) = self.current.take() else { return Ok(()) };
-        if self.forward != forward
-            && let Some(entry) = self.sources[current].entry()
-        {
-            let (key, seq) = (entry.key.to_vec(), entry.seq);
-            for (index, source) in self.sources.iter_mut().enumerate() {
-                match (index == current, forward) {
-                    (true, _) => {}
-                    (false, true) => source.seek(&key, seq)?,
-                    (false, false) => source.seek_before(&key, seq)?,
-                }
-            }
-            self.forward = forward;
+        let turns = self.forward != forward;
+        if turns {
+            self.turn(current, forward)?;
         }
         let source = &mut self.sources[current];
         if forward {
@@ -82,7 +144,25 @@ impl MergeCursor {
         } else {
             source.prev()?
         }
-        self.select();
+        if turns {
+            self.play_all();
+        } else {
+            self.play(current);
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, current: usize, forward: bool) -> Result<()> {
+        let Some(entry) = self.sources[current].entry() else { return Ok(()) };
+        let (key, seq) = (entry.key.to_vec(), entry.seq);
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            match (index == current, forward) {
+                (true, _) => {}
+                (false, true) => source.seek(&key, seq)?,
+                (false, false) => source.seek_before(&key, seq)?,
+            }
+        }
+        self.forward = forward;
         Ok(())
     }
 }
@@ -123,7 +203,9 @@ impl Cursor for MergeCursor {
 
 #[cfg(test)]
 mod tests {
-    //! Random walks over a merge of memtables, against a sorted list.
+    //! Random walks over a merge of memtables, against a sorted list. Keys that
+    //! share their first 16 bytes, or that differ from them by zeros only, have
+    //! equal ranks; 16 bytes of 0xff have the rank of a source that has ended.
 
     use std::sync::Arc;
 
@@ -131,20 +213,31 @@ mod tests {
     use crate::key::{Entry, Expiry, ValueKind};
     use crate::memtable::{Memtable, sorted::SortedMemtable};
 
+    fn key(seed: u64, number: u64) -> Vec<u8> {
+        match seed % 4 {
+            0 => format!("{number}").into_bytes(),
+            // One, two, ... zero bytes.
+            1 => vec![0; number as usize],
+            2 => [&[0xff; 15][..], &vec![0xff; number as usize]].concat(),
+            _ => format!("sixteen bytes or {number}").into_bytes(),
+        }
+    }
+
     #[test]
     fn walks_like_a_sorted_list() {
-        for seed in 1..=40_u64 {
+        for seed in 1..=100_u64 {
             let mut random = seed;
             let mut next = |bound: u64| {
                 random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 (random >> 33) % bound
             };
-            let tables: Vec<Arc<SortedMemtable>> = (0..4).map(|_| Arc::default()).collect();
+            let count = next(9);
+            let tables: Vec<Arc<SortedMemtable>> = (0..count).map(|_| Arc::default()).collect();
             let mut model: Vec<(Vec<u8>, SequenceNumber)> = Vec::new();
-            for seq in 1..=next(120) {
-                let key = format!("{}", next(30)).into_bytes();
+            for seq in 1..=next(120) * count.min(1) {
+                let key = key(seed, next(30));
                 let seq = SequenceNumber(seq);
-                let table = &tables[next(4) as usize];
+                let table = &tables[next(count) as usize];
                 let value = Bytes::copy_from_slice(&key);
                 let (kind, expires_at) = (ValueKind::Put, Expiry::NEVER);
                 table.insert(Entry { key: value.clone(), seq, kind, expires_at, value });
@@ -155,7 +248,7 @@ mod tests {
             let mut cursor = MergeCursor::new(sources);
             let mut at: Option<usize> = None;
             for _ in 0..400 {
-                let probe = (format!("{}", next(32)).into_bytes(), SequenceNumber(next(130)));
+                let probe = (key(seed, next(32)), SequenceNumber(next(130)));
                 let lower = model.partition_point(|e| {
                     compare_internal((&e.0, e.1), (&probe.0, probe.1)) == Ordering::Less
                 });

@@ -18,7 +18,7 @@ use crate::edit::Placed;
 use crate::error::Result;
 use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
-use crate::sstable::{Cache, Table, TableMeta};
+use crate::sstable::{Cache, Table, TableCursor, TableMeta};
 use crate::storage::Storage;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, lock};
@@ -217,7 +217,7 @@ pub fn overlap<'a>(tables: impl Iterator<Item = &'a TableMeta>) -> usize {
 pub struct RunCursor {
     tables: Vec<Arc<TableHandle>>,
     /// The table under the cursor and its index.
-    current: Option<(usize, Box<dyn Cursor + Send>)>,
+    current: Option<(usize, TableCursor)>,
 }
 
 impl RunCursor {
@@ -226,19 +226,19 @@ impl RunCursor {
         RunCursor { tables, current: None }
     }
 
-    fn enter(&mut self, index: usize) -> Result<&mut (dyn Cursor + Send)> {
+    fn enter(&mut self, index: usize) -> Result<&mut TableCursor> {
         let keep = matches!(&self.current, Some((at, _)) if *at == index);
         let cursor = match self.current.take() {
             Some((_, cursor)) if keep => cursor,
-            _ => Box::new(self.tables[index].table()?.cursor()),
+            _ => self.tables[index].table()?.cursor(),
         };
-        Ok(self.current.insert((index, cursor)).1.as_mut())
+        Ok(&mut self.current.insert((index, cursor)).1)
     }
 
     /// Goes on to the following tables while the cursor stands nowhere.
     fn skip_forward(&mut self) -> Result<()> {
         while let Some((index, cursor)) = &self.current
-            && cursor.entry().is_none()
+            && !cursor.stands()
         {
             let next = index + 1;
             if next == self.tables.len() {
@@ -252,7 +252,7 @@ impl RunCursor {
 
     fn skip_backward(&mut self) -> Result<()> {
         while let Some((index, cursor)) = &self.current
-            && cursor.entry().is_none()
+            && !cursor.stands()
         {
             match index.checked_sub(1) {
                 None => self.current = None,

@@ -42,9 +42,27 @@ struct Position {
     kind: ValueKind,
 }
 
+impl Position {
+    /// Goes to another row of the page.
+    #[inline]
+    fn go_to(&mut self, row: usize, table: &Table) -> Result<()> {
+        self.row = row;
+        if let Some(kinds) = &self.rows.kinds {
+            self.kind = table.kind(self.page, kinds.get(row))?;
+        }
+        Ok(())
+    }
+}
+
 impl TableCursor {
     pub(super) fn new(table: Arc<Table>) -> TableCursor {
         TableCursor { table, current: None, windows: Windows::default(), walked: 0 }
+    }
+
+    /// True if it stands on an entry.
+    #[inline]
+    pub fn stands(&self) -> bool {
+        self.current.is_some()
     }
 
     /// The rows of a page, by way of the cache.
@@ -63,16 +81,9 @@ impl TableCursor {
     }
 
     fn stand(&mut self, page: usize, row: usize, rows: Rows) -> Result<()> {
-        let kind = self.kind_at(page, row, &rows)?;
-        self.current = Some(Position { page, row, rows, kind });
-        Ok(())
-    }
-
-    fn kind_at(&self, page: usize, row: usize, rows: &Rows) -> Result<ValueKind> {
-        match (&rows.kinds, self.table.index.pages[page].kind) {
-            (Some(kinds), _) => self.table.kind(page, kinds.get(row)),
-            (None, kind) => Ok(kind.unwrap_or(ValueKind::Put)),
-        }
+        let kind = self.table.index.pages[page].kind.unwrap_or(ValueKind::Put);
+        let position = self.current.insert(Position { page, row, rows, kind });
+        position.go_to(row, &self.table)
     }
 
     /// Goes to the first or last row of a page, while walking.
@@ -162,33 +173,25 @@ impl Cursor for TableCursor {
 
     fn next(&mut self) -> Result<()> {
         self.guarded(|this| {
-            let Some(mut position) = this.current.take() else { return Ok(()) };
-            position.row += 1;
-            if position.row < position.rows.keys.rows() {
-                position.kind = this.kind_at(position.page, position.row, &position.rows)?;
-                this.current = Some(position);
-                return Ok(());
+            let Some(position) = &mut this.current else { return Ok(()) };
+            if position.row + 1 < position.rows.keys.rows() {
+                return position.go_to(position.row + 1, &this.table);
             }
-            if position.page + 1 < this.table.index.pages.len() {
-                return this.enter(position.page + 1, true);
-            }
-            Ok(())
+            let page = position.page + 1;
+            this.current = None;
+            if page < this.table.index.pages.len() { this.enter(page, true) } else { Ok(()) }
         })
     }
 
     fn prev(&mut self) -> Result<()> {
         self.guarded(|this| {
-            let Some(mut position) = this.current.take() else { return Ok(()) };
+            let Some(position) = &mut this.current else { return Ok(()) };
             if let Some(row) = position.row.checked_sub(1) {
-                position.row = row;
-                position.kind = this.kind_at(position.page, row, &position.rows)?;
-                this.current = Some(position);
-                return Ok(());
+                return position.go_to(row, &this.table);
             }
-            match position.page.checked_sub(1) {
-                Some(page) => this.enter(page, false),
-                None => Ok(()),
-            }
+            let page = position.page.checked_sub(1);
+            this.current = None;
+            page.map_or(Ok(()), |page| this.enter(page, false))
         })
     }
 
