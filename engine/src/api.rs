@@ -5,7 +5,7 @@
 //! and snapshots that release themselves. Commands and behaviour tests are
 //! written against this trait and therefore run on both.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -27,6 +27,19 @@ pub enum Progress {
     /// Call again.
     More,
 }
+
+/// How far a compaction that was asked for is, in entries; nothing of nothing until it
+/// is its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactionProgress {
+    /// Merged so far.
+    pub done: u64,
+    /// In all.
+    pub total: u64,
+}
+
+/// Work of [`Database::compact_range`] between two looks at its progress.
+const COMPACTION_SLICE: Budget = Budget { bytes: 4 << 20 };
 
 /// Keys from `start` to `end`, and the direction to walk them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,6 +302,38 @@ pub trait Database: Send + Sync {
 
     /// Flushes, then merges each keyspace into one sorted run and waits for it.
     fn compact(&self) -> Result<()>;
+
+    /// Works for about `budget` on merging whatever may hold a key in `range` into one
+    /// sorted run, and tells how far that is; `None` once it is done. Call it until
+    /// then, or [`Database::cancel_compactions`]. What is in memory stays there: flush
+    /// it first.
+    fn compact_slice(
+        &self,
+        keyspace: KeyspaceId,
+        range: &ScanRange,
+        budget: Budget,
+    ) -> Result<Option<CompactionProgress>>;
+
+    /// Gives up whatever compactions were asked for. Nothing is lost but their work.
+    fn cancel_compactions(&self) -> Result<()>;
+
+    /// Flushes, then merges whatever may hold a key in `range` into one sorted run.
+    /// `progress` is told how far that is, and may break it off; false if it did.
+    fn compact_range(
+        &self,
+        keyspace: KeyspaceId,
+        range: &ScanRange,
+        progress: &mut dyn FnMut(CompactionProgress) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        self.flush()?;
+        while let Some(made) = self.compact_slice(keyspace, range, COMPACTION_SLICE)? {
+            if progress(made).is_break() {
+                self.cancel_compactions()?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 
     /// Raises every earlier commit to [`Durability::Sync`].
     fn sync(&self) -> Result<()>;

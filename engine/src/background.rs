@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use crate::api::Progress;
+use crate::api::{CompactionProgress, Progress};
 use crate::compaction::Compaction;
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -46,6 +46,9 @@ const DELAY_NS_MIN: u64 = 200_000;
 
 /// Longest delay of a commit.
 const DELAY_NS_MAX: u64 = 1_000_000;
+
+/// Milliseconds that a worker sleeps at once where its work is limited.
+const PAUSE_MS_MAX: u64 = 50;
 
 /// How long a worker waits before it tries again what failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -88,12 +91,25 @@ enum Step {
 #[derive(Default)]
 struct CompactionLane {
     job: Option<Compaction>,
-    /// Keyspaces that somebody wants in one run; the first is in `job` if
-    /// `is_full`.
-    wanted: VecDeque<KeyspaceId>,
-    is_full: bool,
+    /// What somebody wants in one run; the first is in `job` if `is_wanted`.
+    wanted: VecDeque<Wanted>,
+    is_wanted: bool,
     /// Why a wanted compaction has ended without success.
     failed: Option<Error>,
+}
+
+/// Keys that somebody wants in one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub keyspace: KeyspaceId,
+    /// The first and the last, both included; `None` for no bound.
+    pub range: (Option<Vec<u8>>, Option<Vec<u8>>),
+}
+
+impl Wanted {
+    fn whole(keyspace: KeyspaceId) -> Wanted {
+        Wanted { keyspace, range: (None, None) }
+    }
 }
 
 /// What a writer that waits for room does next.
@@ -209,13 +225,7 @@ impl Background {
         {
             let mut lane = lock(&self.compaction);
             lane.failed = None;
-            for keyspace in core.keyspaces() {
-                // One that is being done may have begun before the last flush.
-                let begun = usize::from(lane.is_full);
-                if !lane.wanted.iter().skip(begun).any(|wanted| *wanted == keyspace.id) {
-                    lane.wanted.push_back(keyspace.id);
-                }
-            }
+            core.keyspaces().iter().for_each(|keyspace| lane.want(Wanted::whole(keyspace.id)));
         }
         loop {
             let mut lane = lock(&self.compaction);
@@ -228,6 +238,45 @@ impl Background {
             }
             drop(lane);
             self.step(core, Lane::Compaction, STEP)?;
+        }
+    }
+
+    /// Works for about `budget` on what is wanted, and tells how far that is; `None`
+    /// once it is done.
+    pub fn compact_slice(
+        &self,
+        core: &Core,
+        wanted: &Wanted,
+        budget: Budget,
+    ) -> Result<Option<CompactionProgress>> {
+        {
+            let mut lane = lock(&self.compaction);
+            if !lane.wanted.contains(wanted) {
+                lane.failed = None;
+                lane.want(wanted.clone());
+            }
+        }
+        self.step(core, Lane::Compaction, budget)?;
+        let mut lane = lock(&self.compaction);
+        if let Some(error) = lane.failed.take() {
+            return Err(error);
+        }
+        if !lane.wanted.contains(wanted) {
+            return Ok(None);
+        }
+        let begun = lane.is_wanted && lane.wanted.front() == Some(wanted);
+        let progress = lane.job.as_ref().filter(|_| begun).map(Compaction::progress);
+        Ok(Some(progress.unwrap_or_default()))
+    }
+
+    /// Forgets what is wanted, and gives up the job for it.
+    pub fn cancel_compactions(&self, core: &Core) {
+        let mut lane = lock(&self.compaction);
+        lane.wanted.clear();
+        if std::mem::take(&mut lane.is_wanted)
+            && let Some(job) = lane.job.take()
+        {
+            job.abandon(core);
         }
     }
 
@@ -383,6 +432,18 @@ impl Background {
         }
     }
 
+    /// Waits until it is `until_ms` by the monotonic clock, or writers wait for runs
+    /// to be merged.
+    fn pause(&self, core: &Core, until_ms: u64) {
+        while core.options.environment.monotonic_ms() < until_ms
+            && !self.stopping.load(Acquire)
+            && core.stalls.hard() != Some(StallCause::Runs)
+        {
+            let left = until_ms.saturating_sub(core.options.environment.monotonic_ms());
+            thread::sleep(Duration::from_millis(left.min(PAUSE_MS_MAX)));
+        }
+    }
+
     /// What a worker thread does until it is asked to end, or the database
     /// takes no more writes.
     pub fn work(&self, core: &Core, lane: Lane) {
@@ -392,8 +453,17 @@ impl Background {
             if self.stopping.load(Acquire) {
                 return;
             }
-            match self.step(core, lane, STEP) {
-                Ok(Progress::More) => {}
+            // What is limited goes by short steps, so that it is spread evenly.
+            let limit = core.options.compaction_bytes_per_second.filter(|_| lane == Lane::Compaction);
+            let budget =
+                limit.map_or(STEP, |limit| Budget::bytes((limit / 10).clamp(SLICE_BYTES, STEP.bytes)));
+            let start_ms = core.options.environment.monotonic_ms();
+            match self.step(core, lane, budget) {
+                Ok(Progress::More) => {
+                    if let Some(limit) = limit {
+                        self.pause(core, start_ms + budget.bytes * 1000 / limit.max(1));
+                    }
+                }
                 Ok(Progress::Done) => {
                     core.work.wait(seen, Duration::from_secs(3600));
                 }
@@ -408,14 +478,22 @@ impl Background {
 }
 
 impl CompactionLane {
+    fn want(&mut self, wanted: Wanted) {
+        // One that is being done may have begun before the last flush.
+        let begun = usize::from(self.is_wanted);
+        if !self.wanted.iter().skip(begun).any(|other| *other == wanted) {
+            self.wanted.push_back(wanted);
+        }
+    }
+
     fn begin(&mut self, core: &Core) -> Result<()> {
-        while let Some(id) = self.wanted.front() {
+        while let Some(Wanted { keyspace, range }) = self.wanted.front() {
             // One that was dropped meanwhile is nobody's wish any more.
-            if let Ok(keyspace) = core.keyspace(*id) {
-                self.job = Compaction::full(core, keyspace)?;
+            if let Ok(keyspace) = core.keyspace(*keyspace) {
+                self.job = Compaction::of_range(core, keyspace, (range.0.as_deref(), range.1.as_deref()))?;
             }
             if self.job.is_some() {
-                self.is_full = true;
+                self.is_wanted = true;
                 return Ok(());
             }
             self.wanted.pop_front();
@@ -425,7 +503,7 @@ impl CompactionLane {
     }
 
     fn end(&mut self, error: Option<Error>) {
-        if std::mem::take(&mut self.is_full) {
+        if std::mem::take(&mut self.is_wanted) {
             self.wanted.pop_front();
             self.failed = error;
         }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::api::CompactionProgress;
 use crate::core::Core;
 use crate::cursor::Cursor;
 use crate::edit::Placed;
@@ -18,12 +19,17 @@ use crate::keyspace::{Keyspace, View};
 use crate::merge::MergeCursor;
 use crate::options::Budget;
 use crate::range_delete::RangeDeletes;
+use crate::sstable::TableMeta;
+use crate::stats::JobStats;
 use crate::sync::lock;
 use crate::version::{Run, RunCursor, TableHandle, Version};
 
 pub mod pick;
 
 use pick::{Parameters, Pick, RunShape, Work};
+
+/// Compactions whose statistics are kept.
+const JOBS_KEPT: usize = 32;
 
 /// A compaction in progress.
 pub(crate) struct Compaction {
@@ -34,6 +40,8 @@ pub(crate) struct Compaction {
     target: (u32, u64),
     /// `None` if nothing is read.
     merge: Option<MergeJob>,
+    /// When it began, by the monotonic clock.
+    began_ms: u64,
 }
 
 impl Compaction {
@@ -55,17 +63,22 @@ impl Compaction {
         urgent.map(|(keyspace, version, pick)| Compaction::new(core, keyspace, &version, pick)).transpose()
     }
 
-    /// The compaction that makes one run of a keyspace; `None` if it has no
-    /// tables.
-    pub fn full(core: &Core, keyspace: Arc<Keyspace>) -> Result<Option<Compaction>> {
+    /// The compaction that makes one run of whatever may hold a key in a range, its
+    /// ends included; `None` without tables.
+    pub fn of_range(
+        core: &Core,
+        keyspace: Arc<Keyspace>,
+        range: (Option<&[u8]>, Option<&[u8]>),
+    ) -> Result<Option<Compaction>> {
         let version = Arc::clone(&keyspace.view().version);
-        let pick = pick::pick_range(&shapes(&version), (None, None), &parameters(core, &keyspace));
+        let pick = pick::pick_range(&shapes(&version), range, &parameters(core, &keyspace));
         pick.map(|pick| Compaction::new(core, keyspace, &version, pick)).transpose()
     }
 
     /// # Errors
     /// Those of opening an input with range tombstones.
     fn new(core: &Core, keyspace: Arc<Keyspace>, version: &Version, pick: Pick) -> Result<Compaction> {
+        let began_ms = core.options.environment.monotonic_ms();
         let is_input = |table: &Arc<TableHandle>| pick.inputs.contains(&table.meta().number);
         let mut sources: Vec<Box<dyn Cursor + Send>> = Vec::new();
         let mut inputs = Vec::new();
@@ -78,7 +91,7 @@ impl Compaction {
         }
         let target = version.runs.get(pick.run).map_or((0, 0), |run| (run.level, run.id));
         if pick.work != Work::Merge {
-            return Ok(Compaction { keyspace, pick, inputs, target, merge: None });
+            return Ok(Compaction { keyspace, pick, inputs, target, merge: None, began_ms });
         }
         let older: Vec<Run> = version.runs.iter().skip(pick.run + 1).cloned().collect();
         let mut range_deletes = RangeDeletes::default();
@@ -98,7 +111,14 @@ impl Compaction {
             older,
         };
         let merge = Some(MergeJob::new(core, plan));
-        Ok(Compaction { keyspace, pick, inputs, target, merge })
+        Ok(Compaction { keyspace, pick, inputs, target, merge, began_ms })
+    }
+
+    /// Entries merged, of how many.
+    pub fn progress(&self) -> CompactionProgress {
+        let total = self.inputs.iter().map(|table| table.meta().entries()).sum();
+        let done = self.merge.as_ref().map_or(0, MergeJob::entries);
+        CompactionProgress { done, total }
     }
 
     /// Works for about `budget`; true once the outcome is installed.
@@ -135,7 +155,11 @@ impl Compaction {
             (None, _) => self.inputs.iter().map(|table| placed(table.meta().clone())).collect(),
         };
         let removed: Vec<FileNumber> = self.inputs.iter().map(|table| table.meta().number).collect();
-        let bytes_written: u64 = added.iter().map(|table| table.meta.bytes).sum();
+        let written: Vec<&TableMeta> = match &self.merge {
+            Some(merge) => merge.tables().iter().collect(),
+            None => Vec::new(),
+        };
+        let stats = self.stats(core, &written);
         let mut manifest = lock(&core.manifest);
         if self.keyspace.is_dropped() {
             drop(manifest);
@@ -151,12 +175,41 @@ impl Compaction {
         })?;
         drop(manifest);
         core.counters.compactions.fetch_add(1, Relaxed);
-        if self.merge.is_some() {
-            let bytes_read = self.inputs.iter().map(|table| table.meta().bytes).sum();
-            core.counters.compaction_bytes_read.fetch_add(bytes_read, Relaxed);
-            core.counters.compaction_bytes_written.fetch_add(bytes_written, Relaxed);
+        core.counters.compaction_bytes_read.fetch_add(stats.bytes_read, Relaxed);
+        core.counters.compaction_bytes_written.fetch_add(stats.bytes_written, Relaxed);
+        self.keyspace.usage.compaction_bytes.fetch_add(stats.bytes_written, Relaxed);
+        let mut jobs = lock(&core.jobs);
+        if jobs.len() == JOBS_KEPT {
+            jobs.pop_front();
         }
+        jobs.push_back(stats);
         Ok(())
+    }
+
+    /// What it did, with these tables written.
+    fn stats(&self, core: &Core, written: &[&TableMeta]) -> JobStats {
+        let inputs = || self.inputs.iter().map(|table| table.meta());
+        let entries: u64 = inputs().map(TableMeta::entries).sum();
+        let (bytes_read, outputs, left) = match self.pick.work {
+            Work::Merge => {
+                let left = written.iter().map(|meta| meta.entries()).sum();
+                (inputs().map(|meta| meta.bytes).sum(), written.len(), left)
+            }
+            Work::Move => (0, self.inputs.len(), entries),
+            Work::Drop => (0, 0, 0),
+        };
+        JobStats {
+            keyspace: self.keyspace.id,
+            cause: self.pick.cause.to_string(),
+            level: self.pick.level,
+            inputs: self.inputs.len() as u64,
+            outputs: outputs as u64,
+            bytes_read,
+            bytes_written: written.iter().map(|meta| meta.bytes).sum(),
+            entries,
+            entries_dropped: entries.saturating_sub(left),
+            ms: core.options.environment.monotonic_ms().saturating_sub(self.began_ms),
+        }
     }
 }
 
@@ -164,7 +217,7 @@ impl Compaction {
 pub(crate) fn parameters(core: &Core, keyspace: &Keyspace) -> Parameters {
     let (_, oldest_snapshot) = core.snapshots.summary();
     Parameters {
-        scaling: core.options.scaling.clone(),
+        scaling: keyspace.scaling(&core.options.compaction).0,
         flush_bytes: keyspace.flush_bytes(core.options.memtable_bytes),
         target_file_bytes: core.options.target_file_bytes,
         now_ms: core.options.environment.unix_ms(),

@@ -4,7 +4,7 @@
 //! Order of locks: writer (of the write path), manifest, catalog, view. Whoever
 //! holds one takes only later ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::read::Moment;
 use crate::snapshots::Snapshots;
 use crate::sstable::{Cache, TableMeta};
 use crate::stall::{Buffered, Stalls};
+use crate::stats::JobStats;
 use crate::storage::{Lock, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::sync::{Condvar, Mutex, RwLock, lock, read, write};
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     pub snapshots: Snapshots,
     pub counters: Counters,
     pub stalls: Stalls,
+    /// Compactions that are done, the last one at the end.
+    pub jobs: Mutex<VecDeque<JobStats>>,
     pub work: Signal,
     pub progress: Signal,
     /// Highest sequence number that readers may see.
@@ -87,6 +90,7 @@ impl Core {
             snapshots: Snapshots::default(),
             counters: parts.counters,
             stalls: Stalls::default(),
+            jobs: Mutex::default(),
             work: Signal::default(),
             progress: Signal::default(),
             visible: AtomicU64::new(parts.last_seq.0),
@@ -263,6 +267,7 @@ impl Core {
             merge_operator,
             ttl_ms: options.ttl_ms.unwrap_or(0),
             memtable: options.memtable.unwrap_or_default(),
+            compaction: options.compaction.clone(),
         };
         self.commit(&mut manifest, &[Item::Keyspace(id, facts.clone())])?;
         let keyspace = Arc::new(Keyspace::new(id, &facts, operator, Version::default()));
@@ -280,6 +285,7 @@ impl Core {
         let Some(mut facts) = record.map(|record| record.facts.clone()) else { return Ok(()) };
         facts.ttl_ms = options.ttl_ms.unwrap_or(facts.ttl_ms);
         facts.memtable = options.memtable.unwrap_or(facts.memtable);
+        facts.compaction = options.compaction.clone().or(facts.compaction);
         self.commit(manifest, &[Item::Keyspace(keyspace.id, facts.clone())])?;
         keyspace.change(&facts);
         Ok(())

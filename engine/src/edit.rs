@@ -10,7 +10,7 @@
 //! item     := tag u8 | len u32 | payload of len bytes
 //! 1 header           := epoch u64 | next file u64 | last sequence u64 | names durable u8
 //! 2 keyspace         := id u32 | flushed through u64 | memtable u8 | flags u8 | zero u16
-//!                     | name | schema | merge operator | [ttl ms u64]
+//!                     | name | schema | merge operator | [ttl ms u64] | [compaction]
 //! 3 keyspace dropped := id u32
 //! 4 table added      := level u32 | run u64 | keyspace u32 | number u64 | bytes u64
 //!                     | tail offset u64 | tail xxh64 u64 | seq min u64 | seq max u64
@@ -22,7 +22,7 @@
 //! 8 wal removed      := number u64
 //! 9 clean close      := last sequence u64
 //! memtable           := 0 sorted | 1 skip list
-//! flags              := bit 0: a time to live follows
+//! flags              := bit 0: a time to live follows; bit 1: a compaction strategy, as text
 //! ```
 //!
 //! Of the ids of keyspaces that were dropped a new manifest names the highest, so
@@ -34,10 +34,14 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::key::{FileNumber, KEY_BYTES_MAX, KeyspaceId, SequenceNumber};
 use crate::options::MemtableKind;
+use crate::scaling::CompactionStrategy;
 use crate::sstable::TableMeta;
 
 /// Flag of a keyspace with a time to live.
 const HAS_TTL: u8 = 1;
+
+/// Flag of a keyspace with a compaction strategy of its own.
+const HAS_COMPACTION: u8 = 2;
 
 /// Longest name of a keyspace, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -79,6 +83,8 @@ pub struct KeyspaceFacts {
     pub ttl_ms: u64,
     /// Kind of its memtables.
     pub memtable: MemtableKind,
+    /// When its runs are merged, where it has a strategy of its own.
+    pub compaction: Option<CompactionStrategy>,
 }
 
 /// Facts about the database as a whole.
@@ -145,7 +151,8 @@ fn encode_item(item: &Item, out: &mut Vec<u8>) -> u8 {
         Item::Keyspace(id, facts) => {
             out.extend_from_slice(&id.0.to_le_bytes());
             put(out, &[facts.flushed_through.0]);
-            let flags = if facts.ttl_ms == 0 { 0 } else { HAS_TTL };
+            let flags = if facts.ttl_ms == 0 { 0 } else { HAS_TTL }
+                | if facts.compaction.is_none() { 0 } else { HAS_COMPACTION };
             let memtable = match facts.memtable {
                 MemtableKind::Sorted => 0,
                 MemtableKind::SkipList => 1,
@@ -156,6 +163,9 @@ fn encode_item(item: &Item, out: &mut Vec<u8>) -> u8 {
             put_bytes(out, facts.merge_operator.as_bytes());
             if facts.ttl_ms != 0 {
                 put(out, &[facts.ttl_ms]);
+            }
+            if let Some(compaction) = &facts.compaction {
+                put_bytes(out, compaction.to_string().as_bytes());
             }
             2
         }
@@ -246,9 +256,12 @@ fn decode_item(tag: u8, reader: &mut Reader<'_>) -> Result<Item, Refusal> {
             let id = KeyspaceId(reader.u32().ok_or(CUT)?);
             let flushed_through = sequence(word(reader)?)?;
             let options = reader.take(4).ok_or(CUT)?;
-            let &[memtable, flags @ (0 | HAS_TTL), 0, 0] = options else {
+            let &[memtable, flags, 0, 0] = options else {
                 return Err(Refusal::Unsupported("a keyspace option"));
             };
+            if flags & !(HAS_TTL | HAS_COMPACTION) != 0 {
+                return Err(Refusal::Unsupported("a keyspace option"));
+            }
             let memtable = match memtable {
                 0 => MemtableKind::Sorted,
                 1 => MemtableKind::SkipList,
@@ -266,8 +279,16 @@ fn decode_item(tag: u8, reader: &mut Reader<'_>) -> Result<Item, Refusal> {
                 return Err(Refusal::Unsupported("a typed keyspace"));
             }
             let merge_operator = text(reader.bytes(), "the name of a merge operator is not text")?;
-            let ttl_ms = if flags == HAS_TTL { word(reader)? } else { 0 };
-            Item::Keyspace(id, KeyspaceFacts { name, flushed_through, merge_operator, ttl_ms, memtable })
+            let ttl_ms = if flags & HAS_TTL != 0 { word(reader)? } else { 0 };
+            let compaction = match flags & HAS_COMPACTION {
+                0 => None,
+                _ => {
+                    let text = text(reader.bytes(), "a compaction strategy is not text")?;
+                    Some(text.parse().map_err(|_| Refusal::Unsupported("a compaction strategy"))?)
+                }
+            };
+            let facts = KeyspaceFacts { name, flushed_through, merge_operator, ttl_ms, memtable, compaction };
+            Item::Keyspace(id, facts)
         }
         3 => Item::KeyspaceDropped(KeyspaceId(reader.u32().ok_or(CUT)?)),
         4 => {
@@ -524,6 +545,7 @@ mod tests {
                     merge_operator: "i64.add".to_owned(),
                     ttl_ms: 1000,
                     memtable: MemtableKind::SkipList,
+                    compaction: Some("T8/L4".parse().unwrap()),
                 },
             ),
             Item::TableAdded(Placed { level: 1, run: 1, meta: meta() }),
@@ -587,12 +609,12 @@ mod tests {
         assert!(matches!(decode(&unknown, "m", 0), Err(Error::Unsupported(_))));
         let keyspace = encode(&edit()[1..2]);
         // After tag and length: id, flushed through, kind of memtable, flags.
-        for (at, known) in [(17, 0..2), (18, 1..2), (19, 0..1), (20, 0..1)] {
+        for (at, known) in [(17, 0..2), (18, 0..4), (19, 0..1), (20, 0..1)] {
             for byte in 0..=255 {
                 let mut changed = keyspace.clone();
                 changed[at] = byte;
                 let refused = matches!(decode(&changed, "m", 0), Err(Error::Unsupported(_)));
-                assert!(refused || known.contains(&byte) || (at, byte) == (18, 0), "{at}: {byte}");
+                assert!(refused || known.contains(&byte), "{at}: {byte}");
             }
         }
     }

@@ -43,6 +43,8 @@ pub(crate) struct MergeJob {
     keyspace: Arc<Keyspace>,
     cursor: Box<dyn Cursor + Send>,
     started: bool,
+    /// Entries taken.
+    entries: u64,
     /// Sequence numbers that somebody reads at, ascending.
     snapshots: Vec<SequenceNumber>,
     /// What had expired when the job began, in Unix milliseconds.
@@ -118,6 +120,7 @@ impl MergeJob {
             keyspace: plan.keyspace,
             cursor: plan.cursor,
             started: false,
+            entries: 0,
             snapshots,
             now_ms: core.options.environment.unix_ms(),
             older: plan.older,
@@ -155,10 +158,16 @@ impl MergeJob {
                 self.key.extend_from_slice(entry.key);
                 self.ended_at = None;
             }
+            self.entries += 1;
             self.take(core)?;
             self.cursor.next()?;
         }
         Ok(false)
+    }
+
+    /// Entries merged so far.
+    pub fn entries(&self) -> u64 {
+        self.entries
     }
 
     /// The tables written; only once [`MergeJob::step`] has answered true.

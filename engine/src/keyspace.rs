@@ -14,8 +14,9 @@ use crate::memtable::{self, Memtable};
 use crate::merge_operator::{Operator, refused};
 use crate::options::{KeyspaceOptions, MemtableKind};
 use crate::range_delete::RangeDeletes;
+use crate::scaling::{Adaptive, CompactionStrategy, Mix, Scaling};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use crate::sync::{RwLock, read, write};
+use crate::sync::{Mutex, RwLock, lock, read, write};
 use crate::version::Version;
 
 /// Bytes that a range delete costs in memory beside its keys, roughly: it parts at
@@ -37,6 +38,10 @@ pub(crate) struct Keyspace {
     /// Kind of the next memtable.
     memtable: RwLock<MemtableKind>,
     view: RwLock<Arc<View>>,
+    /// When its runs are merged, where it has a strategy of its own.
+    compaction: RwLock<Option<CompactionStrategy>>,
+    adaptive: Mutex<Adaptive>,
+    pub usage: Usage,
     /// Bytes of a flush, of late; 0 before the first.
     flush_bytes: AtomicU64,
     /// True once it has been dropped; handles to it are refused from then on.
@@ -53,6 +58,9 @@ impl Keyspace {
             operator,
             ttl_ms: AtomicU64::new(facts.ttl_ms),
             memtable: RwLock::new(facts.memtable),
+            compaction: RwLock::new(facts.compaction.clone()),
+            adaptive: Mutex::default(),
+            usage: Usage::default(),
             view: RwLock::new(Arc::new(view)),
             flush_bytes: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
@@ -68,8 +76,28 @@ impl Keyspace {
     pub fn change(&self, facts: &KeyspaceFacts) {
         self.ttl_ms.store(facts.ttl_ms, Relaxed);
         *write(&self.memtable) = facts.memtable;
+        write(&self.compaction).clone_from(&facts.compaction);
         if self.view().active.is_empty() {
             self.update(|view| View { active: Arc::new(Memory::new(facts.memtable)), ..view.clone() });
+        }
+    }
+
+    /// The strategy that its runs are merged by; `default` where it has none.
+    pub fn strategy(&self, default: &CompactionStrategy) -> CompactionStrategy {
+        read(&self.compaction).clone().unwrap_or_else(|| default.clone())
+    }
+
+    /// The scaling parameters that its runs are merged by now, and why, where it chose
+    /// them itself.
+    pub fn scaling(&self, default: &CompactionStrategy) -> (Scaling, Option<String>) {
+        match self.strategy(default) {
+            CompactionStrategy::Fixed(scaling) => (scaling, None),
+            CompactionStrategy::Adaptive => {
+                self.usage.counts_reads.store(true, Relaxed);
+                let mut adaptive = lock(&self.adaptive);
+                let scaling = adaptive.look(self.usage.mix());
+                (scaling, Some(adaptive.why().to_owned()))
+            }
         }
     }
 
@@ -83,6 +111,7 @@ impl Keyspace {
 
     /// Takes the bytes of a flush in.
     pub fn note_flush(&self, bytes: u64) {
+        self.usage.flush_bytes.fetch_add(bytes, Relaxed);
         let before = self.flush_bytes.load(Relaxed);
         let now = if before == 0 { bytes } else { before - before / 4 + bytes / 4 };
         self.flush_bytes.store(now, Relaxed);
@@ -104,7 +133,11 @@ impl Keyspace {
             )));
         }
         let same_ttl = options.ttl_ms.is_none_or(|ttl_ms| ttl_ms == self.ttl_ms());
-        Ok(same_ttl && options.memtable.is_none_or(|memtable| memtable == *read(&self.memtable)))
+        let compaction = read(&self.compaction);
+        let same_compaction = options.compaction.is_none() || options.compaction == *compaction;
+        Ok(same_ttl
+            && same_compaction
+            && options.memtable.is_none_or(|memtable| memtable == *read(&self.memtable)))
     }
 
     /// What the manifest says of it, with another point up to which it is flushed.
@@ -115,6 +148,7 @@ impl Keyspace {
             merge_operator: self.operator.as_ref().map_or_else(String::new, |o| o.name().to_owned()),
             ttl_ms: self.ttl_ms(),
             memtable: *read(&self.memtable),
+            compaction: read(&self.compaction).clone(),
         }
     }
 
@@ -173,6 +207,46 @@ impl Keyspace {
             immutable.insert(0, Arc::clone(&view.active));
             View { active, immutable, version: Arc::clone(&view.version) }
         });
+    }
+}
+
+/// What a keyspace was used for since it was opened, and what that has cost.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// Reads are counted: somebody wants to know.
+    counts_reads: AtomicBool,
+    writes: AtomicU64,
+    /// Bytes of keys and values in them.
+    pub bytes_put: AtomicU64,
+    gets: AtomicU64,
+    scans: AtomicU64,
+    /// Bytes of tables that flushes wrote.
+    pub flush_bytes: AtomicU64,
+    /// Bytes of tables that compactions wrote.
+    pub compaction_bytes: AtomicU64,
+}
+
+impl Usage {
+    pub fn note_writes(&self, writes: u64, bytes: u64) {
+        self.writes.fetch_add(writes, Relaxed);
+        self.bytes_put.fetch_add(bytes, Relaxed);
+    }
+
+    pub fn note_gets(&self, gets: u64) {
+        if self.counts_reads.load(Relaxed) {
+            self.gets.fetch_add(gets, Relaxed);
+        }
+    }
+
+    pub fn note_scan(&self) {
+        if self.counts_reads.load(Relaxed) {
+            self.scans.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn mix(&self) -> Mix {
+        let of = |counter: &AtomicU64| counter.load(Relaxed);
+        Mix { writes: of(&self.writes), gets: of(&self.gets), scans: of(&self.scans) }
     }
 }
 

@@ -74,7 +74,9 @@ mod version;
 pub mod wal;
 mod write;
 
-pub use api::{Database, DatabaseTransaction, Progress, Savepoint, Scan, ScanRange, SnapshotId};
+pub use api::{
+    CompactionProgress, Database, DatabaseTransaction, Progress, Savepoint, Scan, ScanRange, SnapshotId,
+};
 pub use backup::{BackupInfo, Backups};
 pub use batch::WriteBatch;
 pub use checkpoint::CheckpointReport;
@@ -84,5 +86,5 @@ pub use key::{Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 pub use merge_operator::{BuiltIn, MergeOperator};
 pub use options::{Background, Budget, Compression, Durability, KeyspaceOptions, MemtableKind, Options};
 pub use repair::{Loss, RepairReport, repair};
-pub use scaling::{Scaling, ScalingParameter};
+pub use scaling::{CompactionStrategy, Scaling, ScalingParameter};
 pub use stats::{Stats, VerifyReport};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::BatchLimits;
 use crate::merge_operator::MergeOperator;
-use crate::scaling::Scaling;
+use crate::scaling::CompactionStrategy;
 
 /// What a commit survives once it has returned. See `docs/durability.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,9 +81,13 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Bytes at which a compaction starts its next output file. Default: 64 MiB.
     pub target_file_bytes: u64,
-    /// When sorted runs are merged. It may be another at every open: nothing is
-    /// rewritten for it. Default: `balanced`.
-    pub scaling: Scaling,
+    /// When sorted runs are merged, in keyspaces that have no strategy of their own.
+    /// It may be another at every open: nothing is rewritten for it. Default:
+    /// `balanced`.
+    pub compaction: CompactionStrategy,
+    /// Bytes a second that worker threads read and write for compactions at most.
+    /// Default: no limit.
+    pub compaction_bytes_per_second: Option<u64>,
     /// Bytes of WAL after which every memtable that holds on to an old segment
     /// is flushed. Default: 4 × `memtable_bytes`.
     pub wal_bytes_max: Option<u64>,
@@ -119,7 +123,8 @@ impl Default for Options {
             write_buffer_bytes: None,
             cache_bytes: if wasm { 64 << 20 } else { 256 << 20 },
             target_file_bytes: 64 << 20,
-            scaling: Scaling::default(),
+            compaction: CompactionStrategy::default(),
+            compaction_bytes_per_second: None,
             wal_bytes_max: None,
             value_bytes_max: if wasm { 32 << 20 } else { 64 << 20 },
             batch_bytes_max: if wasm { 64 << 20 } else { 256 << 20 },
@@ -181,6 +186,10 @@ pub struct KeyspaceOptions {
     /// there is nothing in the one that takes writes. Default: what the keyspace
     /// has; [`MemtableKind::Sorted`] at creation.
     pub memtable: Option<MemtableKind>,
+    /// When its sorted runs are merged. It may be changed by opening the keyspace with
+    /// another one: nothing is rewritten for it. Default: what it is, and
+    /// [`Options::compaction`] for a new keyspace.
+    pub compaction: Option<CompactionStrategy>,
 }
 
 /// How much background work one call may do.

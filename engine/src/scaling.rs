@@ -192,9 +192,166 @@ impl FromStr for Scaling {
     }
 }
 
+/// Who chooses the scaling parameters of a keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CompactionStrategy {
+    /// The user does.
+    Fixed(Scaling),
+    /// They follow what the keyspace is used for: `adaptive`.
+    Adaptive,
+}
+
+impl Default for CompactionStrategy {
+    fn default() -> Self {
+        CompactionStrategy::Fixed(Scaling::default())
+    }
+}
+
+impl fmt::Display for CompactionStrategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompactionStrategy::Fixed(scaling) => scaling.fmt(f),
+            CompactionStrategy::Adaptive => f.write_str("adaptive"),
+        }
+    }
+}
+
+impl FromStr for CompactionStrategy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "adaptive" => Ok(CompactionStrategy::Adaptive),
+            _ => Ok(CompactionStrategy::Fixed(text.parse()?)),
+        }
+    }
+}
+
+/// How often a keyspace was used, since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mix {
+    /// Puts, deletes and merges.
+    pub writes: u64,
+    /// Reads of single keys.
+    pub gets: u64,
+    /// Scans begun.
+    pub scans: u64,
+}
+
+impl Mix {
+    fn since(self, before: Mix) -> Mix {
+        Mix {
+            writes: self.writes.saturating_sub(before.writes),
+            gets: self.gets.saturating_sub(before.gets),
+            scans: self.scans.saturating_sub(before.scans),
+        }
+    }
+
+    fn operations(self) -> u64 {
+        self.writes + self.gets + self.scans
+    }
+}
+
+/// What an adaptive keyspace chooses among, from the most eager to write to the most
+/// eager to read: how often a byte is written, and in how many runs a key may be.
+const LADDER: [(fn() -> Scaling, u64, u64); 3] =
+    [(Scaling::write_heavy, 5, 9), (Scaling::balanced, 8, 5), (Scaling::read_heavy, 14, 3)];
+
+/// Operations that are looked at together.
+const WINDOW: u64 = 10_000;
+
+/// Nanoseconds, roughly: to write a row once more, to look into a run for a key, and to
+/// begin a scan of a run.
+const COSTS_NS: [u64; 3] = [200, 100, 1_000];
+
+/// A change must save this part of the cost, in hundredths, or it is not made: else
+/// two choices that are as good as each other would take turns.
+const SAVING: u64 = 20;
+
+/// The choice of an adaptive keyspace.
+#[derive(Clone, Debug)]
+pub struct Adaptive {
+    rung: usize,
+    looked_at: Mix,
+    why: String,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Adaptive { rung: 1, looked_at: Mix::default(), why: "too few operations yet".into() }
+    }
+}
+
+impl Adaptive {
+    /// Takes in how the keyspace was used until now, and chooses anew when that is
+    /// enough to judge by; by one step at most.
+    pub fn look(&mut self, used: Mix) -> Scaling {
+        let window = used.since(self.looked_at);
+        if window.operations() >= WINDOW {
+            self.looked_at = used;
+            self.choose(window);
+        }
+        self.scaling()
+    }
+
+    fn choose(&mut self, window: Mix) {
+        let cost = |rung: usize| {
+            let (_, written, runs) = LADDER[rung];
+            let [write, get, scan] = COSTS_NS;
+            window.writes * write * written + (window.gets * get + window.scans * scan) * runs
+        };
+        let best = (0..LADDER.len()).min_by_key(|rung| cost(*rung)).unwrap_or(self.rung);
+        let before = self.rung;
+        if cost(best) * 100 <= cost(before) * (100 - SAVING) {
+            self.rung = if best < before { before - 1 } else { before + 1 };
+        }
+        let parts = |part: u64| part * 1000 / window.operations();
+        self.why = format!(
+            "of 1000 operations {} were writes, {} gets, {} scans: {} ({} ns each, where {} has {} ns)",
+            parts(window.writes),
+            parts(window.gets),
+            parts(window.scans),
+            if self.rung == before { "kept" } else { "changed by a step" },
+            cost(before) / window.operations(),
+            LADDER[best].0(),
+            cost(best) / window.operations(),
+        );
+    }
+
+    /// What is chosen.
+    pub fn scaling(&self) -> Scaling {
+        LADDER[self.rung].0()
+    }
+
+    /// Why, for people.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_choice_follows_the_use_by_steps_and_does_not_waver() {
+        let mut adaptive = Adaptive::default();
+        let mut used = Mix::default();
+        let mut chosen = |writes: u64, gets: u64, scans: u64| {
+            used = Mix { writes: used.writes + writes, gets: used.gets + gets, scans: used.scans + scans };
+            adaptive.look(used)
+        };
+        assert_eq!(chosen(100, 0, 0), Scaling::balanced(), "too few to judge by");
+        assert_eq!(chosen(20_000, 0, 0), Scaling::write_heavy());
+        assert_eq!(chosen(0, 20_000, 0), Scaling::balanced(), "one step");
+        assert_eq!(chosen(0, 20_000, 0), Scaling::read_heavy());
+        // Somewhat better is not enough, in either direction.
+        assert_eq!(chosen(5_000, 20_000, 0), Scaling::read_heavy());
+        assert_eq!(chosen(10_000, 10_000, 0), Scaling::balanced());
+        assert_eq!(chosen(10_000, 11_000, 0), Scaling::balanced());
+        assert_eq!(chosen(4_000, 0, 8_000), Scaling::read_heavy());
+        assert!(adaptive.why().contains("333 were writes"), "{}", adaptive.why());
+    }
 
     #[test]
     fn texts_and_parameters_agree() {

@@ -62,6 +62,8 @@ pub struct Stats {
     pub background_errors: Vec<BackgroundError>,
     /// What writers met, by cause and kind; what never happened is left out.
     pub stalls: Vec<StallStats>,
+    /// The last compactions that were done, the newest at the end.
+    pub jobs: Vec<JobStats>,
 }
 
 /// Why writers are slowed or wait.
@@ -177,13 +179,91 @@ pub struct KeyspaceStats {
     pub memtable_bytes: u64,
     /// Sorted runs, newest first.
     pub runs: Vec<RunStats>,
+    /// Levels, from the top.
+    pub levels: Vec<LevelStats>,
+    /// The scaling parameters in force, as text.
+    pub scaling: String,
+    /// Why they are in force, where the keyspace chooses them itself; else empty.
+    pub adaptive: String,
+    /// Most runs that may hold one key: what a get looks into at worst.
+    pub overlap: u64,
+    /// Bytes that the next compaction reads; 0 while none is due.
+    pub pending_bytes: u64,
+    /// Bytes of keys and values put since open.
+    pub bytes_put: u64,
+    /// Bytes of SSTables that flushes wrote since open.
+    pub flush_bytes: u64,
+    /// Bytes of SSTables that compactions wrote since open.
+    pub compaction_bytes: u64,
+}
+
+impl KeyspaceStats {
+    /// Bytes of SSTables written for each byte put, since open; the log is apart. `None`
+    /// before the first flush.
+    pub fn write_amplification(&self) -> Option<f64> {
+        let written = self.flush_bytes + self.compaction_bytes;
+        (self.flush_bytes > 0 && self.bytes_put > 0).then(|| written as f64 / self.bytes_put as f64)
+    }
+
+    /// Bytes of all runs over those of the largest: an upper bound of what obsolete
+    /// versions and tombstones make of the space. `None` without runs.
+    pub fn space_amplification(&self) -> Option<f64> {
+        let total: u64 = self.runs.iter().map(|run| run.bytes).sum();
+        let densest = self.runs.iter().map(|run| run.density).max().filter(|density| *density > 0)?;
+        Some((total as f64 / densest as f64).max(1.0))
+    }
+}
+
+/// One level in [`KeyspaceStats`]: the runs that are about as dense.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LevelStats {
+    /// Its number, from 0 at the top.
+    pub level: u32,
+    /// Its scaling parameter, as `T4`.
+    pub scaling: String,
+    /// Runs whose densest part belongs to it.
+    pub runs: u64,
+    /// SSTables of these.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Density at which it ends, in bytes.
+    pub density_max: u64,
+}
+
+/// A compaction that was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobStats {
+    /// Where.
+    pub keyspace: KeyspaceId,
+    /// Why: `overlap`, `disjoint`, `tombstones`, `expired`, `covered`, `small files` or
+    /// `asked`.
+    pub cause: String,
+    /// Level that it made.
+    pub level: u32,
+    /// SSTables that it took.
+    pub inputs: u64,
+    /// SSTables that it made.
+    pub outputs: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Entries taken.
+    pub entries: u64,
+    /// Entries that did not survive.
+    pub entries_dropped: u64,
+    /// Milliseconds from its beginning to its end, pauses included.
+    pub ms: u64,
 }
 
 /// One sorted run in [`KeyspaceStats`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunStats {
-    /// Its level; 0 is where flushes arrive.
+    /// Its level, by its density; 0 is that of flushes.
     pub level: u32,
+    /// Bytes over the share of the keyspace that its keys span.
+    pub density: u64,
     /// SSTables.
     pub files: u64,
     /// Bytes in them.

@@ -197,20 +197,22 @@ impl Writer {
     /// Brings the batches into the memtables, then makes them visible.
     fn apply(&mut self, core: &Core, group: &[Arc<Request>]) {
         let wal = self.wal.as_ref().map_or(FileNumber(0), Wal::number);
-        let mut target: Option<(KeyspaceId, Arc<Memory>)> = None;
+        let mut target: Option<(Arc<Keyspace>, Arc<Memory>)> = None;
         let mut bytes = 0;
         for request in group {
             self.last_seq.0 += 1;
             bytes += request.batch.len();
             for op in batch::decode(&request.batch).map_while(Result::ok) {
-                let memory = match &target {
-                    Some((id, memory)) if *id == op.keyspace => memory,
+                let (keyspace, memory) = match &target {
+                    Some(target) if target.0.id == op.keyspace => target,
                     _ => {
                         // Checked when the commit came in.
                         let Ok(keyspace) = core.keyspace(op.keyspace) else { continue };
-                        &target.insert((op.keyspace, keyspace.active())).1
+                        let memory = keyspace.active();
+                        &*target.insert((keyspace, memory))
                     }
                 };
+                keyspace.usage.note_writes(1, (op.key.len() + op.value.len()) as u64);
                 memory.insert(wal, self.last_seq, &op, &request.batch);
             }
         }

@@ -98,7 +98,7 @@ fn dispatch(arguments: &Arguments) -> Result<Outcome> {
         Command::Repair { target } => backup::repair(&home, target),
         Command::Restore(restore) => backup::restore(&home, restore),
         Command::Flush => report::flush(&home),
-        Command::Compact => report::compact(&home),
+        Command::Compact(compact) => report::compact(&home, compact),
         Command::Verify => report::verify(&home),
         Command::Stats(stats) => report::stats(&home, stats),
     }
@@ -117,6 +117,9 @@ impl Home<'_> {
         }
         options.call_fuel = self.arguments.fuel;
         options.engine.create_if_missing = create;
+        if let Some(compaction) = &self.arguments.compaction {
+            options.engine.compaction.clone_from(compaction);
+        }
         options
     }
 

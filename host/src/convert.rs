@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use duramen::api::ScanRange;
 use duramen::stats::{
-    BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
+    BackgroundError, JobStats, KeyspaceStats, Lane, LevelStats, Problem, RunStats, StallCause, StallKind,
+    StallState, StallStats,
 };
 use duramen::{
     CheckpointReport, Compression, Durability, Error, KeyspaceId, KeyspaceOptions, MemtableKind, Options,
@@ -87,6 +88,7 @@ pub fn engine_options(options: &Options, create_if_missing: bool) -> wit::Option
         write_buffer_bytes: options.write_buffer_bytes.map(|bytes| bytes as u64),
         cache_bytes: Some(options.cache_bytes as u64),
         target_file_bytes: Some(options.target_file_bytes),
+        compaction: Some(options.compaction.to_string()),
         wal_bytes_max: options.wal_bytes_max,
         value_bytes_max: Some(options.value_bytes_max as u64),
         batch_bytes_max: Some(options.batch_bytes_max as u64),
@@ -99,12 +101,13 @@ pub fn engine_options(options: &Options, create_if_missing: bool) -> wit::Option
 }
 
 pub fn keyspace_options(options: &KeyspaceOptions) -> wit::KeyspaceOptions {
-    let KeyspaceOptions { merge_operator, ttl_ms, memtable } = options.clone();
+    let KeyspaceOptions { merge_operator, ttl_ms, memtable, compaction } = options.clone();
     let memtable = memtable.map(|kind| match kind {
         MemtableKind::Sorted => wit::MemtableKind::Sorted,
         MemtableKind::SkipList => wit::MemtableKind::SkipList,
     });
-    wit::KeyspaceOptions { merge_operator, ttl_ms, memtable }
+    let compaction = compaction.map(|strategy| strategy.to_string());
+    wit::KeyspaceOptions { merge_operator, ttl_ms, memtable, compaction }
 }
 
 pub fn scan_range(range: &ScanRange) -> wit::ScanRange {
@@ -200,6 +203,7 @@ pub fn stats(stats: wit::Stats) -> Stats {
         }),
         background_errors: stats.background_errors.into_iter().map(background_error).collect(),
         stalls: stats.stalls.into_iter().map(stall_stats).collect(),
+        jobs: stats.jobs.into_iter().map(job_stats).collect(),
     }
 }
 
@@ -239,12 +243,41 @@ fn keyspace_stats(stats: wit::KeyspaceStats) -> KeyspaceStats {
         memtable_entries: stats.memtable_entries,
         memtable_bytes: stats.memtable_bytes,
         runs: stats.runs.into_iter().map(run_stats).collect(),
+        levels: stats.levels.into_iter().map(level_stats).collect(),
+        scaling: stats.scaling,
+        adaptive: stats.adaptive,
+        overlap: stats.overlap,
+        pending_bytes: stats.pending_bytes,
+        bytes_put: stats.bytes_put,
+        flush_bytes: stats.flush_bytes,
+        compaction_bytes: stats.compaction_bytes,
+    }
+}
+
+fn level_stats(stats: wit::LevelStats) -> LevelStats {
+    let wit::LevelStats { level, scaling, runs, files, bytes, density_max } = stats;
+    LevelStats { level, scaling, runs, files, bytes, density_max }
+}
+
+fn job_stats(stats: wit::JobStats) -> JobStats {
+    let wit::JobStats { keyspace, cause, level, inputs, outputs, .. } = stats;
+    JobStats {
+        keyspace: KeyspaceId(keyspace),
+        cause,
+        level,
+        inputs,
+        outputs,
+        bytes_read: stats.bytes_read,
+        bytes_written: stats.bytes_written,
+        entries: stats.entries,
+        entries_dropped: stats.entries_dropped,
+        ms: stats.ms,
     }
 }
 
 fn run_stats(stats: wit::RunStats) -> RunStats {
-    let wit::RunStats { level, files, bytes, entries, tombstones, range_tombstones } = stats;
-    RunStats { level, files, bytes, entries, tombstones, range_tombstones }
+    let wit::RunStats { level, density, files, bytes, entries, tombstones, range_tombstones } = stats;
+    RunStats { level, density, files, bytes, entries, tombstones, range_tombstones }
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl Instance {
 
         let engine_options = convert::engine_options(&options.engine, create_if_missing);
         let opened = compiled.instance().instantiate(&mut store).and_then(|exports| {
-            let open = exports.duramen_db_engine().database().call_open(&mut store, engine_options)?;
+            let open = exports.duramen_db_engine().database().call_open(&mut store, &engine_options)?;
             Ok((exports, open))
         });
         match opened {

@@ -21,8 +21,9 @@ use duramen::api::Page;
 use duramen::checkpoint::{self, STAGING_DIR};
 use duramen::storage::fs::FsStorage;
 use duramen::{
-    Budget, CheckpointReport, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions,
-    Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport, WriteBatch,
+    Budget, CheckpointReport, CompactionProgress, Database, DatabaseTransaction, Durability, Error,
+    KeyspaceId, KeyspaceOptions, Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats,
+    VerifyReport, WriteBatch,
 };
 use wasmtime::component::ResourceAny;
 
@@ -512,6 +513,27 @@ impl Database for Sandbox {
         self.shared.call("compact", Long, |instance| {
             let Call { store, engine, database } = instance.parts();
             engine.database().call_compact(store, database)
+        })
+    }
+
+    fn compact_slice(
+        &self,
+        keyspace: KeyspaceId,
+        range: &ScanRange,
+        budget: Budget,
+    ) -> Result<Option<CompactionProgress>> {
+        let range = self.shared.scan_range(range)?;
+        let progress = self.shared.call("compact", Long, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_compact_slice(store, database, keyspace.0, &range, budget.bytes)
+        })?;
+        Ok(progress.map(|wit::CompactionProgress { done, total }| CompactionProgress { done, total }))
+    }
+
+    fn cancel_compactions(&self) -> Result<()> {
+        self.shared.call("cancel compactions", Usual, |instance| {
+            let Call { store, engine, database } = instance.parts();
+            engine.database().call_cancel_compactions(store, database)
         })
     }
 

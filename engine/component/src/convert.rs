@@ -5,11 +5,12 @@ use std::ops::Bound;
 
 use duramen::api::ScanRange;
 use duramen::stats::{
-    BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
+    BackgroundError, JobStats, KeyspaceStats, Lane, LevelStats, Problem, RunStats, StallCause, StallKind,
+    StallState, StallStats,
 };
 use duramen::{
-    CheckpointReport, Compression, Durability, Error, KeyspaceOptions, MemtableKind, Options, Stats,
-    VerifyReport,
+    CheckpointReport, CompactionStrategy, Compression, Durability, Error, KeyspaceOptions, MemtableKind,
+    Options, Stats, VerifyReport,
 };
 use duramen_bindings::exports::duramen::db::engine as wit;
 
@@ -70,6 +71,7 @@ pub fn options(wit: wit::Options) -> Result<Options, wit::Error> {
         },
         cache_bytes: size("cache-bytes", wit.cache_bytes, default.cache_bytes)?,
         target_file_bytes: wit.target_file_bytes.unwrap_or(default.target_file_bytes),
+        compaction: strategy(wit.compaction.as_deref())?.unwrap_or(default.compaction),
         wal_bytes_max: wit.wal_bytes_max.or(default.wal_bytes_max),
         value_bytes_max: size("value-bytes-max", wit.value_bytes_max, default.value_bytes_max)?,
         batch_bytes_max: size("batch-bytes-max", wit.batch_bytes_max, default.batch_bytes_max)?,
@@ -82,6 +84,10 @@ pub fn options(wit: wit::Options) -> Result<Options, wit::Error> {
     })
 }
 
+fn strategy(text: Option<&str>) -> Result<Option<CompactionStrategy>, wit::Error> {
+    text.map(str::parse).transpose().map_err(error)
+}
+
 fn size(name: &str, bytes: Option<u64>, default: usize) -> Result<usize, wit::Error> {
     let Some(bytes) = bytes else { return Ok(default) };
     usize::try_from(bytes).map_err(|_| {
@@ -89,13 +95,14 @@ fn size(name: &str, bytes: Option<u64>, default: usize) -> Result<usize, wit::Er
     })
 }
 
-pub fn keyspace_options(options: wit::KeyspaceOptions) -> KeyspaceOptions {
-    let wit::KeyspaceOptions { merge_operator, ttl_ms, memtable } = options;
+pub fn keyspace_options(options: wit::KeyspaceOptions) -> Result<KeyspaceOptions, wit::Error> {
+    let wit::KeyspaceOptions { merge_operator, ttl_ms, memtable, compaction } = options;
     let memtable = memtable.map(|kind| match kind {
         wit::MemtableKind::Sorted => MemtableKind::Sorted,
         wit::MemtableKind::SkipList => MemtableKind::SkipList,
     });
-    KeyspaceOptions { merge_operator, ttl_ms, memtable }
+    let compaction = strategy(compaction.as_deref())?;
+    Ok(KeyspaceOptions { merge_operator, ttl_ms, memtable, compaction })
 }
 
 pub fn scan_range(range: wit::ScanRange) -> ScanRange {
@@ -155,6 +162,7 @@ pub fn stats(stats: Stats) -> wit::Stats {
         }),
         background_errors: stats.background_errors.into_iter().map(background_error).collect(),
         stalls: stats.stalls.into_iter().map(stall_stats).collect(),
+        jobs: stats.jobs.into_iter().map(job_stats).collect(),
     }
 }
 
@@ -194,10 +202,39 @@ fn keyspace_stats(stats: KeyspaceStats) -> wit::KeyspaceStats {
         memtable_entries: stats.memtable_entries,
         memtable_bytes: stats.memtable_bytes,
         runs: stats.runs.into_iter().map(run_stats).collect(),
+        levels: stats.levels.into_iter().map(level_stats).collect(),
+        scaling: stats.scaling,
+        adaptive: stats.adaptive,
+        overlap: stats.overlap,
+        pending_bytes: stats.pending_bytes,
+        bytes_put: stats.bytes_put,
+        flush_bytes: stats.flush_bytes,
+        compaction_bytes: stats.compaction_bytes,
+    }
+}
+
+fn level_stats(stats: LevelStats) -> wit::LevelStats {
+    let LevelStats { level, scaling, runs, files, bytes, density_max } = stats;
+    wit::LevelStats { level, scaling, runs, files, bytes, density_max }
+}
+
+fn job_stats(stats: JobStats) -> wit::JobStats {
+    let JobStats { keyspace, cause, level, inputs, outputs, .. } = stats;
+    wit::JobStats {
+        keyspace: keyspace.0,
+        cause,
+        level,
+        inputs,
+        outputs,
+        bytes_read: stats.bytes_read,
+        bytes_written: stats.bytes_written,
+        entries: stats.entries,
+        entries_dropped: stats.entries_dropped,
+        ms: stats.ms,
     }
 }
 
 fn run_stats(stats: RunStats) -> wit::RunStats {
-    let RunStats { level, files, bytes, entries, tombstones, range_tombstones } = stats;
-    wit::RunStats { level, files, bytes, entries, tombstones, range_tombstones }
+    let RunStats { level, density, files, bytes, entries, tombstones, range_tombstones } = stats;
+    wit::RunStats { level, density, files, bytes, entries, tombstones, range_tombstones }
 }

@@ -20,8 +20,8 @@ use std::rc::{Rc, Weak};
 use duramen::api::split_keys;
 use duramen::checkpoint::STAGING_DIR;
 use duramen::{
-    Budget, Database, DatabaseTransaction, Db, KeyspaceId, Options, Progress, Savepoint, Scan, SnapshotId,
-    WriteBatch,
+    Budget, CompactionProgress, Database, DatabaseTransaction, Db, KeyspaceId, Options, Progress, Savepoint,
+    Scan, SnapshotId, WriteBatch,
 };
 use duramen_bindings::exports::duramen::db::engine as wit;
 
@@ -92,7 +92,7 @@ impl wit::GuestDatabase for DatabaseHandle {
     }
 
     fn create_keyspace(&self, name: String, options: wit::KeyspaceOptions) -> Result<wit::Keyspace> {
-        let options = convert::keyspace_options(options);
+        let options = convert::keyspace_options(options)?;
         let id = self.database().create_keyspace_with(&name, &options).map_err(convert::error)?;
         Ok(self.keyspace(id))
     }
@@ -143,6 +143,22 @@ impl wit::GuestDatabase for DatabaseHandle {
 
     fn compact(&self) -> Result<()> {
         self.database().compact().map_err(convert::error)
+    }
+
+    fn compact_slice(
+        &self,
+        keyspace: u32,
+        keys: wit::ScanRange,
+        bytes: u64,
+    ) -> Result<Option<wit::CompactionProgress>> {
+        let (keyspace, range) = (KeyspaceId(keyspace), convert::scan_range(keys));
+        let progress = self.database().compact_slice(keyspace, &range, Budget::bytes(bytes));
+        let progress = progress.map_err(convert::error)?;
+        Ok(progress.map(|CompactionProgress { done, total }| wit::CompactionProgress { done, total }))
+    }
+
+    fn cancel_compactions(&self) -> Result<()> {
+        self.database().cancel_compactions().map_err(convert::error)
     }
 
     fn sync(&self) -> Result<()> {

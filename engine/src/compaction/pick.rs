@@ -20,6 +20,7 @@
 //! no inputs; the order of ages needs no more. What overlaps nothing in the next
 //! older runs moves there as it is.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::key::{FileNumber, SequenceNumber};
@@ -83,6 +84,20 @@ pub enum Cause {
     SmallFiles,
     /// Somebody asked for it.
     Asked,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::Expired => "expired",
+            Cause::Covered => "covered",
+            Cause::Disjoint => "disjoint",
+            Cause::Overlap => "overlap",
+            Cause::Tombstones => "tombstones",
+            Cause::SmallFiles => "small files",
+            Cause::Asked => "asked",
+        })
+    }
 }
 
 /// What is done with the inputs.
@@ -164,14 +179,15 @@ pub fn pick_range(
     (!group.parts.is_empty()).then(|| group.pick(&tree, Cause::Asked, f64::INFINITY))
 }
 
-/// The levels of `runs`.
-pub fn levels(runs: &[RunShape<'_>], parameters: &Parameters) -> Vec<RunLevel> {
+/// The density at which each level ends, from the top, and the levels of `runs`.
+pub fn levels(runs: &[RunShape<'_>], parameters: &Parameters) -> (Vec<f64>, Vec<RunLevel>) {
     let tree = Tree::new(runs, parameters);
     let levels = tree.runs.iter().map(|run| RunLevel {
         level: run.nodes.iter().map(|node| node.level).max().unwrap_or(0) as u32,
         density: run.density,
     });
-    levels.collect()
+    let levels = levels.collect();
+    (tree.bounds, levels)
 }
 
 type Keys<'a> = (&'a [u8], &'a [u8]);

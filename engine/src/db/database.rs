@@ -1,21 +1,27 @@
 //! [`Database`] for the native handle.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
 use super::{Db, Engine, Keyspace, Parts};
-use crate::api::{Database, DatabaseTransaction, Page, PageBuilder, Progress, Scan, ScanRange, SnapshotId};
+use crate::api::{
+    CompactionProgress, Database, DatabaseTransaction, Page, PageBuilder, Progress, Scan, ScanRange,
+    SnapshotId,
+};
+use crate::background::Wanted;
 use crate::batch::WriteBatch;
-use crate::compaction::{self, pick};
+use crate::compaction;
+use crate::compaction::pick::{self, RunLevel, Work};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::key::{KeyspaceId, SequenceNumber};
 use crate::keyspace;
 use crate::options::{Budget, Durability, KeyspaceOptions};
 use crate::read::RowCursor;
-use crate::stats::{KeyspaceStats, RunStats, Stats, VerifyReport};
+use crate::stats::{KeyspaceStats, LevelStats, RunStats, Stats, VerifyReport};
 use crate::sync::lock;
 use crate::verify;
 use crate::version::Run;
@@ -107,6 +113,7 @@ impl Database for Db {
     ) -> Result<Box<dyn Scan>> {
         let seq = self.sequence_of(snapshot)?;
         let keyspace = self.handle(keyspace)?;
+        keyspace.inner.usage.note_scan();
         let view = keyspace.inner.view();
         let bounds = (range.start.clone(), range.end.clone());
         let (operator, moment) = (keyspace.inner.operator.clone(), self.core().moment(&view, seq));
@@ -123,6 +130,28 @@ impl Database for Db {
     fn compact(&self) -> Result<()> {
         self.flush()?;
         self.engine.parts.background.compact(self.core())
+    }
+
+    fn compact_slice(
+        &self,
+        keyspace: KeyspaceId,
+        range: &ScanRange,
+        budget: Budget,
+    ) -> Result<Option<CompactionProgress>> {
+        self.handle(keyspace)?;
+        // What touches the range from outside is merged with it.
+        let limit = |bound: &Bound<Vec<u8>>| match bound {
+            Bound::Unbounded => None,
+            Bound::Included(key) | Bound::Excluded(key) => Some(key.clone()),
+        };
+        let wanted = Wanted { keyspace, range: (limit(&range.start), limit(&range.end)) };
+        self.engine.parts.background.compact_slice(self.core(), &wanted, budget)
+    }
+
+    fn cancel_compactions(&self) -> Result<()> {
+        self.core().check_open()?;
+        self.engine.parts.background.cancel_compactions(self.core());
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {
@@ -204,26 +233,55 @@ fn stats(engine: &Engine) -> Stats {
         stall: core.stalls.state(),
         background_errors: background.errors(core),
         stalls,
+        jobs: lock(&core.jobs).iter().cloned().collect(),
     }
 }
 
 fn keyspace_stats(core: &Core, keyspace: &keyspace::Keyspace) -> KeyspaceStats {
     let view = keyspace.view();
     let parameters = compaction::parameters(core, keyspace);
-    let levels = pick::levels(&compaction::shapes(&view.version), &parameters);
+    let shapes = compaction::shapes(&view.version);
+    let (bounds, run_levels) = pick::levels(&shapes, &parameters);
+    let runs: Vec<RunStats> = view.version.runs.iter().zip(run_levels).map(run_stats).collect();
+    let deepest = bounds.len() - 1;
+    let level = |(level, density): (usize, &f64)| {
+        let on_level = || runs.iter().filter(|run| run.level == level as u32);
+        LevelStats {
+            level: level as u32,
+            scaling: parameters.scaling.of(level, deepest).to_string(),
+            runs: on_level().count() as u64,
+            files: on_level().map(|run| run.files).sum(),
+            bytes: on_level().map(|run| run.bytes).sum(),
+            density_max: *density as u64,
+        }
+    };
+    let (scaling, adaptive) = keyspace.scaling(&core.options.compaction);
+    let usage = &keyspace.usage;
     KeyspaceStats {
         id: keyspace.id,
         name: keyspace.name.clone(),
         memtable_entries: view.memtables().map(|memory| memory.table.entries() as u64).sum(),
         memtable_bytes: view.memtables().map(|memory| memory.bytes() as u64).sum(),
-        runs: view.version.runs.iter().zip(levels).map(|(run, level)| run_stats(run, level.level)).collect(),
+        levels: bounds.iter().enumerate().map(level).collect(),
+        runs,
+        scaling: scaling.to_string(),
+        adaptive: adaptive.unwrap_or_default(),
+        overlap: view.version.overlap() as u64,
+        pending_bytes: pick::pick(&shapes, &parameters).map_or(0, |pick| match pick.work {
+            Work::Merge => pick.bytes,
+            Work::Move | Work::Drop => 0,
+        }),
+        bytes_put: usage.bytes_put.load(Relaxed),
+        flush_bytes: usage.flush_bytes.load(Relaxed),
+        compaction_bytes: usage.compaction_bytes.load(Relaxed),
     }
 }
 
-fn run_stats(run: &Run, level: u32) -> RunStats {
+fn run_stats((run, RunLevel { level, density }): (&Run, RunLevel)) -> RunStats {
     let tables = || run.tables.iter().map(|table| table.meta());
     RunStats {
         level,
+        density: density as u64,
         files: run.tables.len() as u64,
         bytes: run.bytes(),
         entries: tables().map(|meta| meta.entries()).sum(),

@@ -147,6 +147,7 @@ impl Keyspace {
         self.check()?;
         let view = self.inner.view();
         let moment = self.engine.parts.core.moment(&view, snapshot);
+        self.inner.usage.note_gets(1);
         Search::new(key, moment).run(&view, &self.inner.operator)
     }
 
@@ -159,7 +160,9 @@ impl Keyspace {
         let view = self.inner.view();
         let moment = self.engine.parts.core.moment(&view, snapshot);
         let get = |key: K| Search::new(key.as_ref(), moment).run(&view, &self.inner.operator);
-        keys.into_iter().map(get).collect()
+        let values: Vec<_> = keys.into_iter().map(get).collect::<Result<_>>()?;
+        self.inner.usage.note_gets(values.len() as u64);
+        Ok(values)
     }
 
     pub(super) fn rows_at<K: AsRef<[u8]>>(

@@ -49,6 +49,7 @@ impl Rows {
             Some(cursor) => cursor,
             None => {
                 let (view, operator) = (Arc::clone(&self.view), self.keyspace.inner.operator.clone());
+                self.keyspace.inner.usage.note_scan();
                 let cursor = RowCursor::new(view, operator, self.bounds.clone(), self.moment, reverse, None)?;
                 end.insert(cursor)
             }

@@ -336,6 +336,7 @@ fn sample_edits(meta: &TableMeta) -> Vec<Vec<u8>> {
         merge_operator: merge_operator.into(),
         ttl_ms,
         memtable,
+        compaction: (ttl_ms > 0).then(|| "T4/L4".parse().unwrap()),
     };
     let header = edit::Header {
         epoch: 2,

@@ -204,6 +204,7 @@ fn what_a_commit_adds_to_a_batch_counts_too() {
         merge_operator: merge_operator.map(str::to_owned),
         ttl_ms,
         memtable: None,
+        compaction: None,
     };
     let short = db.keyspace_with("short", with(None, Some(1000))).unwrap();
     let mut batch = db.batch();

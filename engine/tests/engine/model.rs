@@ -185,7 +185,8 @@ impl Pair {
         let db = Db::open_with(Arc::new(self.storage.clone()), options).unwrap();
         let create = |(name, operator, ttl_ms): (&str, Option<&str>, Option<u64>)| {
             let merge_operator = operator.map(str::to_owned);
-            let options = KeyspaceOptions { merge_operator, ttl_ms, memtable: Some(memtable) };
+            let options =
+                KeyspaceOptions { merge_operator, ttl_ms, memtable: Some(memtable), compaction: None };
             db.create_keyspace_with(name, &options).unwrap()
         };
         self.ids = KEYSPACES.map(create).to_vec();

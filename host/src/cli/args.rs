@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use duramen::{Durability, KeyspaceOptions, MemtableKind};
+use duramen::{CompactionStrategy, Durability, KeyspaceOptions, MemtableKind};
 
 use super::text;
 
@@ -85,13 +85,14 @@ Examples:
   duramen --db data keyspace create sessions --ttl 30d
   duramen --db data keyspace create sessions --ttl never
   duramen --db data keyspace create hits --memtable skiplist
+  duramen --db data keyspace create readings --strategy time_series
   duramen --db data keyspace drop sessions
   duramen --db data keyspaces                           # lists them";
 
 const CREATE_NOTES: &str = "\
 A keyspace that exists takes on another time to live, which is that of entries written
-from then on, and another memtable, which changes no answer and nothing on disk; it
-refuses another merge operator.";
+from then on, another memtable and another strategy, which change no answer and rewrite
+nothing; it refuses another merge operator.";
 
 const APPLY_EXAMPLES: &str = "\
 Examples:
@@ -129,6 +130,14 @@ otherwise. Rows are committed in the order of the file, --batch-rows at a time; 
 that cannot be imported ends the import, and nothing of its batch is committed. Without
 --key, the columns must be key and value, or key_hex and value_hex.";
 
+const COMPACT_EXAMPLES: &str = "\
+Examples:
+  duramen --db data compact
+  duramen --db data compact --keyspace users --prefix user:4
+
+Compactions go on in the background anyway; this one gives back all the space that it
+can, and needs as much for the time being.";
+
 const SCAN_EXAMPLES: &str = "\
 Examples:
   duramen --db data scan --prefix user: --limit 10
@@ -159,6 +168,11 @@ pub struct Arguments {
     /// flush, compact, verify and checkpoint are not limited [default: no limit]
     #[arg(long, value_name = "UNITS")]
     pub fuel: Option<u64>,
+    /// When sorted runs are merged, in keyspaces without a strategy of their own:
+    /// scaling parameters as T4/L4, write_heavy, balanced, read_heavy, time_series or
+    /// adaptive [default: balanced]
+    #[arg(long, value_name = "STRATEGY")]
+    pub compaction: Option<CompactionStrategy>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -213,8 +227,9 @@ pub enum Command {
     Restore(Restore),
     /// Write memtables to SSTables
     Flush,
-    /// Merge each keyspace into one sorted run
-    Compact,
+    /// Merge each keyspace, or the keys of a range, into one sorted run
+    #[command(after_help = COMPACT_EXAMPLES)]
+    Compact(Compact),
     /// Read and check every byte of every live file
     Verify,
     /// Show sizes, levels and counters
@@ -412,6 +427,10 @@ pub struct Create {
     /// What keeps its writes sorted in memory
     #[arg(long, value_enum, value_name = "KIND")]
     pub memtable: Option<Memtable>,
+    /// When its sorted runs are merged, as in the option of the same name before the
+    /// command
+    #[arg(long = "strategy", value_name = "STRATEGY")]
+    pub compaction: Option<CompactionStrategy>,
 }
 
 impl From<&Create> for KeyspaceOptions {
@@ -420,6 +439,7 @@ impl From<&Create> for KeyspaceOptions {
             merge_operator: create.merge_operator.clone(),
             ttl_ms: create.ttl,
             memtable: create.memtable.map(MemtableKind::from),
+            compaction: create.compaction.clone(),
         }
     }
 }
@@ -485,6 +505,19 @@ pub struct Scan {
     pub format: Format,
     #[command(flatten)]
     pub keyspace: InKeyspace,
+}
+
+#[derive(Debug, Args)]
+pub struct Compact {
+    /// Only this keyspace
+    #[arg(long, value_name = "NAME")]
+    pub keyspace: Option<String>,
+    /// Only keys that start with this
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// The prefix is given as hexadecimal digits
+    #[arg(long, requires = "prefix")]
+    pub hex: bool,
 }
 
 #[derive(Debug, Args)]

@@ -24,12 +24,12 @@ fn create(home: &Home<'_>, create: &Create) -> Result<Outcome> {
     let existed = db.find_keyspace(&create.name)?.is_some();
     db.create_keyspace_with(&create.name, &create.into())?;
     db.close()?;
-    let set = match (create.ttl.is_some(), create.memtable.is_some()) {
-        (false, false) => "",
-        (true, false) => "; its time to live is set",
-        (false, true) => "; its memtable is set",
-        (true, true) => "; its time to live and its memtable are set",
-    };
+    let set = [
+        create.ttl.is_some().then_some("its time to live is set"),
+        create.memtable.is_some().then_some("its memtable is set"),
+        create.compaction.is_some().then_some("its strategy is set"),
+    ];
+    let set: String = set.into_iter().flatten().map(|set| format!("; {set}")).collect();
     match existed {
         false => println!("keyspace {} created", create.name),
         true => println!("keyspace {} was there already{set}", create.name),

@@ -1,11 +1,13 @@
 //! flush, compact, verify and stats.
 
-use duramen::stats::{BackgroundError, KeyspaceStats, StallState, StallStats};
-use duramen::{Stats, VerifyReport};
+use std::ops::ControlFlow;
+
+use duramen::stats::{BackgroundError, JobStats, KeyspaceStats, LevelStats, StallState, StallStats};
+use duramen::{CompactionProgress, ScanRange, Stats, VerifyReport};
 use serde_json::{Value, json};
 
-use super::args;
-use super::{Failure, Home, Outcome, Result, with_spinner};
+use super::{Failure, Home, Outcome, Result, bar, find, with_spinner};
+use super::{args, text};
 
 /// Columns of the longest bar.
 const BAR_COLUMNS: u64 = 36;
@@ -19,10 +21,27 @@ pub fn flush(home: &Home<'_>) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-pub fn compact(home: &Home<'_>) -> Result<Outcome> {
+pub fn compact(home: &Home<'_>, arguments: &args::Compact) -> Result<Outcome> {
     let db = home.open()?;
     let before = table_bytes(&db.stats()?);
-    with_spinner("compacting", || db.compact())?;
+    let range = match &arguments.prefix {
+        Some(prefix) => ScanRange::prefix(&text::argument(prefix, arguments.hex)?),
+        None => ScanRange::all(),
+    };
+    let keyspaces = match &arguments.keyspace {
+        Some(name) => vec![(name.clone(), find(&*db, name)?)],
+        None => db.keyspaces()?,
+    };
+    for (name, keyspace) in keyspaces {
+        let bar = bar(0, &format!("compacting {name} [{{bar:40}}] {{percent}} %"), false);
+        let mut show = |progress: CompactionProgress| {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            ControlFlow::Continue(())
+        };
+        db.compact_range(keyspace, &range, &mut show)?;
+        bar.finish_and_clear();
+    }
     let after = table_bytes(&db.stats()?);
     db.close()?;
     println!("SSTables: {} before, {} after", size(before), size(after));
@@ -146,6 +165,17 @@ fn keyspace_picture(keyspace: &KeyspaceStats, longest: u64) -> String {
         );
         row(&format!("level {}", run.level), run.bytes, rest);
     }
+    let ratio = |ratio: Option<f64>| ratio.map_or("not known yet".to_owned(), |ratio| format!("{ratio:.2}"));
+    text.push_str(&format!(
+        "  scaling {}; reads look into {} runs at most; amplification since open: write {}, space up to {}\n",
+        keyspace.scaling,
+        keyspace.overlap,
+        ratio(keyspace.write_amplification()),
+        ratio(keyspace.space_amplification()),
+    ));
+    if !keyspace.adaptive.is_empty() {
+        text.push_str(&format!("  adaptive: {}\n", keyspace.adaptive));
+    }
     text.push('\n');
     text
 }
@@ -157,15 +187,34 @@ fn to_json(stats: &Stats) -> Value {
             .iter()
             .map(|run| {
                 json!({
-                    "level": run.level, "files": run.files, "bytes": run.bytes,
+                    "level": run.level, "density": run.density, "files": run.files, "bytes": run.bytes,
                     "entries": run.entries, "tombstones": run.tombstones,
                     "range_tombstones": run.range_tombstones,
                 })
             })
             .collect();
+        let level = |level: &LevelStats| {
+            json!({
+                "level": level.level, "scaling": level.scaling, "runs": level.runs, "files": level.files,
+                "bytes": level.bytes, "density_max": level.density_max,
+            })
+        };
         json!({
+            "levels": keyspace.levels.iter().map(level).collect::<Vec<_>>(),
+            "scaling": keyspace.scaling, "adaptive": keyspace.adaptive, "overlap": keyspace.overlap,
+            "pending_bytes": keyspace.pending_bytes, "bytes_put": keyspace.bytes_put,
+            "flush_bytes": keyspace.flush_bytes, "compaction_bytes": keyspace.compaction_bytes,
+            "write_amplification": keyspace.write_amplification(),
+            "space_amplification": keyspace.space_amplification(),
             "id": keyspace.id.0, "name": keyspace.name, "memtable_entries": keyspace.memtable_entries,
             "memtable_bytes": keyspace.memtable_bytes, "runs": runs,
+        })
+    };
+    let job = |job: &JobStats| {
+        json!({
+            "keyspace": job.keyspace.0, "cause": job.cause, "level": job.level, "inputs": job.inputs,
+            "outputs": job.outputs, "bytes_read": job.bytes_read, "bytes_written": job.bytes_written,
+            "entries": job.entries, "entries_dropped": job.entries_dropped, "ms": job.ms,
         })
     };
     let stall = |stall: &StallStats| {
@@ -195,6 +244,7 @@ fn to_json(stats: &Stats) -> Value {
         }),
         "stall_ms": stats.stall_ms,
         "stalls": stats.stalls.iter().map(stall).collect::<Vec<_>>(),
+        "jobs": stats.jobs.iter().map(job).collect::<Vec<_>>(),
         "background_errors": stats.background_errors.iter().map(error).collect::<Vec<_>>(),
     })
 }

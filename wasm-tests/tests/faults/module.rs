@@ -18,12 +18,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use duramen::api::Page;
 use duramen::stats::{
-    BackgroundError, KeyspaceStats, Lane, Problem, RunStats, StallCause, StallKind, StallState, StallStats,
+    BackgroundError, JobStats, KeyspaceStats, Lane, LevelStats, Problem, RunStats, StallCause, StallKind,
+    StallState, StallStats,
 };
 use duramen::{
-    Budget, Compression, Database, DatabaseTransaction, Durability, Error, KeyspaceId, KeyspaceOptions,
-    MemtableKind, Options, Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats, VerifyReport,
-    WriteBatch,
+    Budget, CompactionProgress, Compression, Database, DatabaseTransaction, Durability, Error, KeyspaceId,
+    KeyspaceOptions, MemtableKind, Options, Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats,
+    VerifyReport, WriteBatch,
 };
 use wasmtime46::{Config, Engine, Linker, Memory, Module, Store, TypedFunc, Val};
 
@@ -158,7 +159,7 @@ impl Instance {
 
     /// The record `options`, in memory: it has more fields than a call takes.
     fn options(&mut self, options: &Options) -> u32 {
-        let mut record = [0; 144];
+        let mut record = [0; 152];
         record[0] = options.create_if_missing.into();
         record[1] = 1;
         record[2] = options.durability as u8;
@@ -178,6 +179,11 @@ impl Instance {
         }
         record[136] = 1;
         record[137] = (options.compression == Compression::Snappy).into();
+        let compaction = self.bytes(options.compaction.to_string().as_bytes());
+        record[140] = 1;
+        for (field, value) in record[144..].chunks_exact_mut(4).zip(compaction) {
+            field.copy_from_slice(&value.unwrap_i32().to_le_bytes());
+        }
         let pointer = self.alloc(8, record.len());
         self.memory.write(&mut self.store, pointer as usize, &record).unwrap();
         pointer
@@ -312,7 +318,7 @@ impl<'a> At<'a> {
     fn stats(self) -> Stats {
         let counter = |index: u32| self.u64(8 + 8 * index);
         Stats {
-            keyspaces: self.list(0, 40, At::keyspace_stats),
+            keyspaces: self.list(0, 104, At::keyspace_stats),
             last_sequence: counter(0),
             snapshots: counter(1),
             oldest_snapshot: counter(2),
@@ -350,6 +356,18 @@ impl<'a> At<'a> {
                 total_ms: at.u64(16),
                 max_ms: at.u64(24),
             }),
+            jobs: self.list(196, 72, |at| JobStats {
+                keyspace: KeyspaceId(at.u32(0)),
+                cause: at.string(4),
+                level: at.u32(12),
+                inputs: at.u64(16),
+                outputs: at.u64(24),
+                bytes_read: at.u64(32),
+                bytes_written: at.u64(40),
+                entries: at.u64(48),
+                entries_dropped: at.u64(56),
+                ms: at.u64(64),
+            }),
         }
     }
 
@@ -367,14 +385,30 @@ impl<'a> At<'a> {
             name: self.string(4),
             memtable_entries: self.u64(16),
             memtable_bytes: self.u64(24),
-            runs: self.list(32, 48, |at| RunStats {
+            runs: self.list(32, 56, |at| RunStats {
                 level: at.u32(0),
-                files: at.u64(8),
-                bytes: at.u64(16),
-                entries: at.u64(24),
-                tombstones: at.u64(32),
-                range_tombstones: at.u64(40),
+                density: at.u64(8),
+                files: at.u64(16),
+                bytes: at.u64(24),
+                entries: at.u64(32),
+                tombstones: at.u64(40),
+                range_tombstones: at.u64(48),
             }),
+            levels: self.list(40, 48, |at| LevelStats {
+                level: at.u32(0),
+                scaling: at.string(4),
+                runs: at.u64(16),
+                files: at.u64(24),
+                bytes: at.u64(32),
+                density_max: at.u64(40),
+            }),
+            scaling: self.string(48),
+            adaptive: self.string(56),
+            overlap: self.u64(64),
+            pending_bytes: self.u64(72),
+            bytes_put: self.u64(80),
+            flush_bytes: self.u64(88),
+            compaction_bytes: self.u64(96),
         }
     }
 }
@@ -395,11 +429,15 @@ impl Database for Guest {
             Some(operator) => [&[i32(1)][..], &guest.bytes(operator.as_bytes())].concat(),
             None => vec![i32(0); 3],
         };
+        let compaction = match &options.compaction {
+            Some(strategy) => [&[i32(1)][..], &guest.bytes(strategy.to_string().as_bytes())].concat(),
+            None => vec![i32(0); 3],
+        };
         drop(guest);
         let ttl_ms =
             [i32(options.ttl_ms.is_some().into()), Val::I64(options.ttl_ms.unwrap_or(0).cast_signed())];
         let memtable = [i32(options.memtable.is_some().into()), i32(options.memtable.map_or(0, memtable))];
-        let arguments = [&name[..], &operator, &ttl_ms, &memtable].concat();
+        let arguments = [&name[..], &operator, &ttl_ms, &memtable, &compaction].concat();
         let keyspace = self.on_database("create-keyspace", &arguments, |at| at.u32(PAYLOAD))?;
         hold(&self.0).adopt_keyspace(keyspace)
     }
@@ -515,6 +553,28 @@ impl Database for Guest {
 
     fn compact(&self) -> Result<()> {
         self.on_database("compact", &[], |_| ())
+    }
+
+    fn compact_slice(
+        &self,
+        keyspace: KeyspaceId,
+        range: &ScanRange,
+        budget: Budget,
+    ) -> Result<Option<CompactionProgress>> {
+        let mut guest = hold(&self.0);
+        let (start, end) = (guest.bound(&range.start), guest.bound(&range.end));
+        drop(guest);
+        let (keyspace, reverse) = ([i32(keyspace.0)], [i32(range.reverse.into())]);
+        let bytes = [Val::I64(budget.bytes.cast_signed())];
+        let arguments = [&keyspace[..], &start, &end, &reverse, &bytes].concat();
+        self.on_database("compact-slice", &arguments, |at| {
+            let progress = || CompactionProgress { done: at.u64(PAYLOAD + 8), total: at.u64(PAYLOAD + 16) };
+            (at.u8(PAYLOAD) != 0).then(progress)
+        })
+    }
+
+    fn cancel_compactions(&self) -> Result<()> {
+        self.on_database("cancel-compactions", &[], |_| ())
     }
 
     fn sync(&self) -> Result<()> {

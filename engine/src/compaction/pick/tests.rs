@@ -80,7 +80,7 @@ fn picked(picture: &str, parameters: &Parameters) -> String {
 
 fn levels_of(picture: &str, scaling: &str) -> Vec<u32> {
     let tables = tables(picture);
-    levels(&shapes(&tables), &parameters(scaling)).iter().map(|level| level.level).collect()
+    levels(&shapes(&tables), &parameters(scaling)).1.iter().map(|level| level.level).collect()
 }
 
 #[test]
