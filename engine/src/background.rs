@@ -123,19 +123,25 @@ impl Background {
     /// Works for about `budget` in a lane.
     pub fn step(&self, core: &Core, lane: Lane, budget: Budget) -> Result<Progress> {
         core.check_writable()?;
-        let outcome = match lane {
-            Lane::Flush => self.step_flush(core, budget),
-            Lane::Compaction => self.step_compaction(core, budget),
+        // Noted with the lane held: a failure must not hide a later success.
+        let step = match lane {
+            Lane::Flush => {
+                let mut job = lock(&self.flush);
+                self.noted(core, lane, step_flush(&mut job, core, budget))
+            }
+            Lane::Compaction => {
+                let mut state = lock(&self.compaction);
+                self.noted(core, lane, state.step(core, budget))
+            }
         };
-        self.note(core, lane, &outcome);
-        Ok(if outcome? == Step::Idle { Progress::Done } else { Progress::More })
+        Ok(if step? == Step::Idle { Progress::Done } else { Progress::More })
     }
 
     /// Keeps a failure until the lane has done a job, or has none.
-    fn note(&self, core: &Core, lane: Lane, outcome: &Result<Step>) {
+    fn noted(&self, core: &Core, lane: Lane, outcome: Result<Step>) -> Result<Step> {
         let mut trouble = lock(&self.trouble);
         let trouble = &mut trouble[lane as usize];
-        match outcome {
+        match &outcome {
             Ok(Step::Part) => {}
             Ok(Step::Idle | Step::Finished) => *trouble = None,
             Err(error) => {
@@ -149,6 +155,7 @@ impl Background {
                 *trouble = Some(Trouble { error: error.duplicate(), count: count + 1, since_ms });
             }
         }
+        outcome
     }
 
     /// Lanes that have failed and have not succeeded since.
@@ -161,45 +168,6 @@ impl Background {
             Some(BackgroundError { lane, message: error.to_string(), count: *count, since_ms })
         };
         [Lane::Flush, Lane::Compaction].into_iter().filter_map(error).collect()
-    }
-
-    fn step_flush(&self, core: &Core, budget: Budget) -> Result<Step> {
-        let mut lane = lock(&self.flush);
-        let Some(mut job) = lane.take().or_else(|| Flush::next(core)) else { return Ok(Step::Idle) };
-        match job.step(core, budget) {
-            Ok(true) => Ok(Step::Finished),
-            Ok(false) => {
-                *lane = Some(job);
-                Ok(Step::Part)
-            }
-            Err(error) => {
-                job.abandon(core);
-                Err(error)
-            }
-        }
-    }
-
-    fn step_compaction(&self, core: &Core, budget: Budget) -> Result<Step> {
-        let mut lane = lock(&self.compaction);
-        if lane.job.is_none() {
-            lane.begin(core)?;
-        }
-        let Some(mut job) = lane.job.take() else { return Ok(Step::Idle) };
-        match job.step(core, budget) {
-            Ok(true) => {
-                lane.end(None);
-                Ok(Step::Finished)
-            }
-            Ok(false) => {
-                lane.job = Some(job);
-                Ok(Step::Part)
-            }
-            Err(error) => {
-                lane.end(Some(error.duplicate()));
-                job.abandon(core);
-                Err(error)
-            }
-        }
     }
 
     /// Flushes whatever waits.
@@ -477,12 +445,49 @@ impl Background {
     }
 }
 
+fn step_flush(lane: &mut Option<Flush>, core: &Core, budget: Budget) -> Result<Step> {
+    let Some(mut job) = lane.take().or_else(|| Flush::next(core)) else { return Ok(Step::Idle) };
+    match job.step(core, budget) {
+        Ok(true) => Ok(Step::Finished),
+        Ok(false) => {
+            *lane = Some(job);
+            Ok(Step::Part)
+        }
+        Err(error) => {
+            job.abandon(core);
+            Err(error)
+        }
+    }
+}
+
 impl CompactionLane {
     fn want(&mut self, wanted: Wanted) {
         // One that is being done may have begun before the last flush.
         let begun = usize::from(self.is_wanted);
         if !self.wanted.iter().skip(begun).any(|other| *other == wanted) {
             self.wanted.push_back(wanted);
+        }
+    }
+
+    fn step(&mut self, core: &Core, budget: Budget) -> Result<Step> {
+        if self.job.is_none() {
+            self.begin(core)?;
+        }
+        let Some(mut job) = self.job.take() else { return Ok(Step::Idle) };
+        match job.step(core, budget) {
+            Ok(true) => {
+                self.end(None);
+                Ok(Step::Finished)
+            }
+            Ok(false) => {
+                self.job = Some(job);
+                Ok(Step::Part)
+            }
+            Err(error) => {
+                self.end(Some(error.duplicate()));
+                job.abandon(core);
+                Err(error)
+            }
         }
     }
 

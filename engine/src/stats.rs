@@ -93,7 +93,8 @@ impl fmt::Display for StallCause {
 /// What a stall does to a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StallKind {
-    /// Past the soft limit: the writer was held up by a millisecond at most.
+    /// Past the soft limit: the writer was held up by a millisecond at most. Without
+    /// worker threads it does more of the work instead, which is not counted.
     Slowed,
     /// At the hard limit: the writer waited, or did the work, and then went on.
     Waited,

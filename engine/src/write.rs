@@ -5,6 +5,7 @@
 //! their batch done when they get the lock. Source of the idea: the writer
 //! queue of LevelDB.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, OnceLock};
@@ -299,15 +300,16 @@ impl Writer {
     }
 }
 
-/// Keyspaces whose memtables are full, and those with the largest ones until the
-/// others, of `active` bytes together, have no more than `active_max`. So few are set
-/// aside, and those that are written least stay longest.
+/// Keyspaces whose memtables are full, and, where all together have more than
+/// `active_max` bytes, those with the largest until the others have a half of that.
+/// So what is set aside is worth its sync, and is little where little is written.
 fn largest_first(core: &Core, mut active: usize, active_max: usize) -> Vec<KeyspaceId> {
     let keyspaces = core.keyspaces();
     let mut sizes: Vec<_> = keyspaces.iter().map(|k| (k.active().bytes(), k.id)).collect();
-    sizes.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    sizes.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
+    let rest_max = if active > active_max { active_max / 2 } else { usize::MAX };
     let chosen = sizes.into_iter().take_while(|(bytes, _)| {
-        let take = *bytes >= core.options.memtable_bytes || active > active_max;
+        let take = *bytes >= core.options.memtable_bytes || active > rest_max;
         active = active.saturating_sub(*bytes);
         take
     });

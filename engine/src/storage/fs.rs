@@ -48,8 +48,10 @@ const UNCHECKED_READ_BYTES_MAX: usize = 1 << 20;
 const REWRITE_BYTES: usize = 256 << 10;
 
 /// Bytes that an appended file gathers before the system is asked to begin to write
-/// them to the disk: few calls, and little left for a sync.
-const WRITEBACK_BYTES: u64 = 1 << 20;
+/// them to the disk. Measured with a put of 16 KiB each millisecond: a sync of 64 MiB
+/// at once keeps one for 270 ms, with this none waits for 90 ms; with 1 MiB more of
+/// them wait for the journal.
+const WRITEBACK_BYTES: u64 = 4 << 20;
 
 /// A directory of the file system.
 #[derive(Debug)]

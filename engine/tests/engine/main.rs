@@ -15,4 +15,5 @@ mod recorder;
 mod recovery;
 mod repair;
 mod serializability;
+mod stalls;
 mod support;

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::thread;
 
 use duramen::api::pairs;
+use duramen::stats::{StallCause, StallKind, StallState};
 use duramen::{Budget, Database, Durability, Error, KeyspaceId, Progress, ScanRange, WriteBatch};
 
 use crate::options;
@@ -185,6 +186,34 @@ fn upkeep_answers() {
         assert_eq!((stats.keyspaces[0].id, stats.keyspaces[0].name.as_str()), (keyspace, "k"));
         assert_eq!(db.get(keyspace, b"a", None).unwrap().unwrap(), "1");
     });
+}
+
+#[test]
+fn stalls_and_range_tombstones_cross_the_boundary() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options();
+    // Each commit waits until the one before is flushed.
+    options.engine.memtable_bytes = 1;
+    options.engine.write_buffer_bytes = Some(1);
+    let db = duramen_host::open(directory.path(), false, options).unwrap();
+    let keyspace = db.create_keyspace("k").unwrap();
+    put(&*db, keyspace, "a", "1");
+    assert_eq!(db.stats().unwrap().stalls, []);
+    put(&*db, keyspace, "b", "2");
+    db.delete_range(keyspace, b"a", b"b", Durability::Buffered).unwrap();
+    let stats = db.stats().unwrap();
+    let (cause, kind) = (StallCause::WriteBuffer, StallKind::Waited);
+    assert_eq!(stats.stall, Some(StallState { cause, kind }));
+    let [stall] = &stats.stalls[..] else { panic!("{:?}", stats.stalls) };
+    assert_eq!((stall.cause, stall.kind, stall.count), (cause, kind, 2));
+    assert_eq!(stats.stall_ms, stall.total_ms);
+
+    db.flush().unwrap();
+    let stats = db.stats().unwrap();
+    assert_eq!((stats.stall, &stats.background_errors[..]), (None, &[][..]));
+    let runs = stats.keyspaces[0].runs.iter().map(|run| (run.tombstones, run.range_tombstones));
+    assert_eq!(runs.collect::<Vec<_>>(), [(0, 1), (0, 0), (0, 0)]);
+    db.close().unwrap();
 }
 
 #[test]

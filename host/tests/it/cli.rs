@@ -276,7 +276,7 @@ fn ranges_are_deleted_at_once() {
         cli.run(&["put", "b", "1"]).text();
         cli.run(&["flush"]).text();
         assert_eq!(keys(), "b ");
-        assert!(cli.run(&["stats"]).text().contains("1 entries, 1 tombstones"));
+        assert!(cli.run(&["stats"]).text().contains("1 entries, 0 tombstones, 1 range tombstones"));
         cli.run(&["compact"]).text();
         assert_eq!(keys(), "b ");
     });
@@ -549,6 +549,9 @@ fn upkeep_reports_and_draws() {
         let runs = stats["keyspaces"][0]["runs"].as_array().unwrap();
         assert_eq!(runs.len(), 1, "{stats}");
         assert_eq!((&runs[0]["entries"], &runs[0]["tombstones"]), (&4999.into(), &0.into()), "{stats}");
+        assert_eq!(runs[0]["range_tombstones"], 0, "{stats}");
+        let trouble = (&stats["stall"], &stats["flush_failures"], stats["background_errors"].as_array());
+        assert_eq!(trouble, (&serde_json::Value::Null, &0.into(), Some(&vec![])), "{stats}");
         let verified = cli.run(&["verify"]).text();
         assert!(verified.contains("4,999 entries") && verified.contains("no damage"), "{verified}");
     });

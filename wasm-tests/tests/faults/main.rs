@@ -72,6 +72,45 @@ fn the_module_tells_whether_names_are_durable() {
 }
 
 #[test]
+fn the_module_tells_why_writers_wait() {
+    use duramen::stats::{Lane, StallCause, StallKind, StallState};
+    use duramen::{Database, Durability, Options};
+    let machine = Machine::new(Disk::default(), Names::ByDirectory);
+    // Each commit waits until the one before is flushed.
+    let options = Options { memtable_bytes: 1, write_buffer_bytes: Some(1), ..scenarios::small() };
+    let db = module::Guest::open(&machine.disk, Names::ByDirectory, &options).unwrap();
+    let keyspace = db.create_keyspace("k").unwrap();
+    let put = |key: &[u8]| db.put(keyspace, key, b"value", Durability::Buffered);
+    put(b"a").unwrap();
+    put(b"b").unwrap();
+    // Enough for a table no more.
+    hold(&machine.disk).faults.space = Some(100);
+    let refused = put(b"c").unwrap_err();
+    assert!(matches!(&refused, Error::Stalled(why) if why.contains("write buffer")), "{refused}");
+
+    let stats = db.stats().unwrap();
+    let (cause, kind) = (StallCause::WriteBuffer, StallKind::Waited);
+    assert_eq!(stats.stall, Some(StallState { cause, kind }));
+    let stalls: Vec<_> = stats.stalls.iter().map(|stall| (stall.cause, stall.kind, stall.count)).collect();
+    assert_eq!(stalls, [(cause, kind, 1), (cause, StallKind::Refused, 1)]);
+    assert_eq!(stats.stall_ms, stats.stalls.iter().map(|stall| stall.total_ms).sum::<u64>());
+    let [error] = &stats.background_errors[..] else { panic!("{:?}", stats.background_errors) };
+    assert_eq!((error.lane, error.count), (Lane::Flush, 1));
+    assert!(error.message.contains("sst/"), "{}", error.message);
+    assert_eq!((stats.flush_failures, stats.compaction_failures), (1, 0));
+
+    hold(&machine.disk).faults.space = None;
+    put(b"c").unwrap();
+    db.delete_range(keyspace, b"a", b"b", Durability::Buffered).unwrap();
+    db.flush().unwrap();
+    let stats = db.stats().unwrap();
+    assert_eq!((stats.stall, &stats.background_errors[..]), (None, &[][..]));
+    assert_eq!((stats.flush_failures, stats.names_durable), (1, true));
+    let newest = &stats.keyspaces[0].runs[0];
+    assert_eq!((newest.tombstones, newest.range_tombstones), (0, 1));
+}
+
+#[test]
 fn short_reads_and_writes_change_nothing() {
     for seed in (1..=3).map(seed) {
         let run = |transfer_bytes_max| {
