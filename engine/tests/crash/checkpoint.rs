@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use duramen::checkpoint::{self, STAGING_DIR};
+use duramen::storage::Storage;
 use duramen::storage::fault::{Crash, Fault, FaultKind, FaultStorage, Names};
+use duramen::storage::fs::FsStorage;
 use duramen::storage::memory::MemoryStorage;
-use duramen::{Database, Db, Durability, Error, Options, WriteBatch};
+use duramen::{CheckpointReport, Database, Db, Durability, Error, Options, Result, WriteBatch};
 
 use crate::random::seed_shift;
 use crate::run::{self, open};
@@ -24,7 +27,7 @@ fn reading() -> Options {
 }
 
 /// Commits `number`, in two keyspaces.
-fn commit(db: &Db, number: u64) -> duramen::Result<()> {
+fn commit(db: &Db, number: u64) -> Result<()> {
     let mut batch = WriteBatch::new();
     for name in ["first", "second"] {
         let id = db.create_keyspace(name)?;
@@ -68,14 +71,27 @@ fn crashes(moment: usize) -> [Crash; 5] {
     [Crash::Kill, Crash::LoseAll, Crash::LoseSome(seed), Crash::LoseSome(seed + 1), Crash::TearLast(seed)]
 }
 
+/// Runs `test` with both ways to a checkpoint of a filled database: made where it
+/// is wanted, and brought there as out of a sandbox.
+fn both_ways(test: impl Fn(&dyn Fn(Arc<dyn Storage>) -> Result<CheckpointReport>)) {
+    let db = Db::open_with(Arc::new(MemoryStorage::new()), options()).unwrap();
+    fill(&db);
+    test(&|target| db.checkpoint_to(target));
+    let directory = tempfile::tempdir().unwrap();
+    let made = db.checkpoint(directory.path().join(STAGING_DIR)).unwrap();
+    let database = Arc::new(FsStorage::new(directory.path()));
+    test(&|target| checkpoint::deliver(database.clone(), &*target, || Ok(made)));
+}
+
 #[test]
 fn a_target_is_whole_or_refused_after_a_crash_at_any_moment() {
-    let source = MemoryStorage::new();
-    let db = Db::open_with(Arc::new(source), options()).unwrap();
-    fill(&db);
+    both_ways(whole_or_refused);
+}
+
+fn whole_or_refused(make: &dyn Fn(Arc<dyn Storage>) -> Result<CheckpointReport>) {
     for names in [Names::ByDirectory, Names::InOrder] {
         let target = FaultStorage::with_names(seed_shift(), names);
-        db.checkpoint_to(Arc::new(target.clone())).unwrap();
+        make(Arc::new(target.clone())).unwrap();
         let (mut whole, mut refused) = (0, 0);
         let mut replay = target.replay();
         loop {
@@ -97,7 +113,7 @@ fn a_target_is_whole_or_refused_after_a_crash_at_any_moment() {
                 if !before.is_empty() {
                     assert!(open(&image, &options()).is_err(), "{}", whence());
                 }
-                db.checkpoint_to(Arc::new(image.clone())).unwrap();
+                make(Arc::new(image.clone())).unwrap();
                 // It was durable when it was done.
                 let again = open(&image.crash(Crash::LoseAll), &reading()).unwrap();
                 assert_eq!(count(&again), COMMITS, "{}", whence());
@@ -112,14 +128,16 @@ fn a_target_is_whole_or_refused_after_a_crash_at_any_moment() {
 
 #[test]
 fn every_call_of_the_target_fails_once() {
-    let db = Db::open_with(Arc::new(MemoryStorage::new()), options()).unwrap();
-    fill(&db);
+    both_ways(each_call_fails);
+}
+
+fn each_call_fails(make: &dyn Fn(Arc<dyn Storage>) -> Result<CheckpointReport>) {
     for kind in FaultKind::ALL {
         let mut failed = 0;
         for skip in 0.. {
             let target = FaultStorage::new(skip);
             target.inject(Fault { kind, skip, forever: false, only: None });
-            let outcome = db.checkpoint_to(Arc::new(target.clone()));
+            let outcome = make(Arc::new(target.clone()));
             if target.take_fired().is_empty() {
                 outcome.unwrap();
                 break;
@@ -129,7 +147,7 @@ fn every_call_of_the_target_fails_once() {
                 (_, Ok(found)) => assert_eq!(count(&found), COMMITS),
                 (Err(_), Err(Error::InvalidArgument(_))) => {
                     failed += 1;
-                    db.checkpoint_to(Arc::new(target.clone())).unwrap();
+                    make(Arc::new(target.clone())).unwrap();
                     assert_eq!(count(&open(&target, &reading()).unwrap()), COMMITS);
                 }
                 (outcome, Err(error)) => panic!("{kind:?} of call {skip}: {outcome:?}, then {error}"),

@@ -18,8 +18,12 @@ mod wasi;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
+use std::sync::Arc;
 
-use duramen::Error;
+use duramen::checkpoint::STAGING_DIR;
+use duramen::storage::Storage;
+use duramen::storage::memory::MemoryStorage;
+use duramen::{Db, Durability, Error, Options};
 use wasm_tests::random::Random;
 use wasm_tests::scenarios::{self, Place};
 
@@ -108,6 +112,41 @@ fn the_module_tells_why_writers_wait() {
     assert_eq!((stats.flush_failures, stats.names_durable), (1, true));
     let newest = &stats.keyspaces[0].runs[0];
     assert_eq!((newest.tombstones, newest.range_tombstones), (0, 1));
+}
+
+#[test]
+fn the_module_makes_a_checkpoint_that_survives_a_loss_of_power() {
+    use duramen::Database;
+    let machine = Machine::new(Disk::default(), Names::ByDirectory);
+    let db = machine.open_guest().unwrap();
+    let keyspace = db.create_keyspace("k").unwrap();
+    for number in 0..100u64 {
+        db.put(keyspace, &number.to_be_bytes(), &[7; 500], Durability::Buffered).unwrap();
+    }
+    let made = db.checkpoint().unwrap();
+    assert_eq!(made.last_sequence, 100);
+    // This host has no links.
+    assert!(made.files >= 2 && made.bytes_linked == 0, "{made:?}");
+    assert!(matches!(db.checkpoint(), Err(Error::InvalidArgument(_))), "there is one already");
+    db.put(keyspace, b"later", b"", Durability::Sync).unwrap();
+
+    let image = hold(&machine.disk).image(machine.now(), machine.names, &mut Loss::Everything);
+    let within = format!("{STAGING_DIR}/");
+    let copy = MemoryStorage::new();
+    for dir in image.dirs.iter().filter_map(|dir| dir.strip_prefix(&within)) {
+        copy.create_dir(dir).unwrap();
+    }
+    for (path, bytes) in &image.files {
+        if let Some(path) = path.strip_prefix(&within) {
+            copy.create(path).unwrap().append(bytes).unwrap();
+        }
+    }
+    let copy = Db::open_with(Arc::new(copy), Options::default()).unwrap();
+    assert_eq!(copy.verify().unwrap().problems, []);
+    for number in 0..100u64 {
+        assert_eq!(copy.get(keyspace, &number.to_be_bytes(), None).unwrap().unwrap(), [7; 500][..]);
+    }
+    assert_eq!(copy.get(keyspace, b"later", None).unwrap(), None);
 }
 
 #[test]

@@ -22,9 +22,9 @@ use duramen::stats::{
     StallState, StallStats,
 };
 use duramen::{
-    Budget, CompactionProgress, Compression, Database, DatabaseTransaction, Durability, Error, KeyspaceId,
-    KeyspaceOptions, MemtableKind, Options, Progress, Result, Savepoint, Scan, ScanRange, SnapshotId, Stats,
-    VerifyReport, WriteBatch,
+    Budget, CheckpointReport, CompactionProgress, Compression, Database, DatabaseTransaction, Durability,
+    Error, KeyspaceId, KeyspaceOptions, MemtableKind, Options, Progress, Result, Savepoint, Scan, ScanRange,
+    SnapshotId, Stats, VerifyReport, WriteBatch,
 };
 use wasmtime46::{Config, Engine, Linker, Memory, Module, Store, TypedFunc, Val};
 
@@ -111,6 +111,16 @@ impl Guest {
         let options = guest.options(options);
         guest.database = guest.call("[static]database.open", &[i32(options)], |at| at.u32(PAYLOAD))?;
         Ok(Guest(Arc::new(Mutex::new(guest))))
+    }
+
+    /// Makes a checkpoint in its directory beside the database.
+    pub fn checkpoint(&self) -> Result<CheckpointReport> {
+        self.on_database("checkpoint", &[], |at| CheckpointReport {
+            last_sequence: at.u64(PAYLOAD),
+            files: at.u64(PAYLOAD + 8),
+            bytes: at.u64(PAYLOAD + 16),
+            bytes_linked: at.u64(PAYLOAD + 24),
+        })
     }
 
     fn on_database<T>(&self, method: &str, arguments: &[Val], lift: impl FnOnce(At<'_>) -> T) -> Result<T> {
