@@ -76,7 +76,7 @@ pub fn crash_everywhere(
     }
 }
 
-fn crash_all(make: Make, seeds: u64, effort: Effort, images_min: u64) {
+fn crash_all(make: Make, seeds: u64, effort: Effort, images_min: u64) -> Tally {
     let start = Instant::now();
     let mut tally = Tally::default();
     for seed in 0..seeds {
@@ -88,6 +88,7 @@ fn crash_all(make: Make, seeds: u64, effort: Effort, images_min: u64) {
     }
     println!("{}: {tally}, {:.1} s", make(0).name, start.elapsed().as_secs_f64());
     assert!(tally.images() >= images_min, "{} images are fewer than {images_min}", tally.images());
+    tally
 }
 
 #[test]
@@ -137,7 +138,8 @@ fn every_kind_of_operation_survives() {
 
 #[test]
 fn keyspaces_that_come_and_go_survive() {
-    crash_all(workload::passing, 1, Effort::NORMAL, 4000);
+    let tally = crash_all(workload::passing, 1, Effort::NORMAL, 4000);
+    assert!(tally.ahead > 500, "a drop outlives the commits before it in {} images only", tally.ahead);
 }
 
 #[test]

@@ -14,23 +14,28 @@ use crate::random::Random;
 /// Names of the keyspaces that commits are spread over.
 pub const KEYSPACES: [&str; 2] = ["left", "right"];
 
-/// Merge operators of the two.
-const OPERATORS: [Option<&str>; KEYSPACES.len()] = [None, Some("append")];
+/// The merge operator of all but the first.
+const OPERATOR: &str = "append";
 
-/// A keyspace that comes and goes; commits write to it while it is there.
+/// A keyspace that comes and goes; commits write to it while it is there, and
+/// what they write expires.
 pub const PASSING: &str = "passing";
 
 /// Its index in operations, after those of [`KEYSPACES`].
 const PASSING_AT: usize = KEYSPACES.len();
 
-/// Milliseconds that entries of [`PASSING`] live.
-const PASSING_TTL_MS: u64 = 500;
+/// Milliseconds that entries of [`PASSING`] live, in turn: until before and after
+/// [`SOON_MS`], and for ever.
+pub const PASSING_TTLS_MS: [u64; 3] = [500, 20, 0];
 
 /// The key, in the first keyspace, of the number of the last commit.
 const NUMBER: &[u8] = b"\0number";
 
 /// When workloads run, in Unix milliseconds.
 pub const NOW_MS: u64 = 1000;
+
+/// When some has expired of what ever expires.
+pub const SOON_MS: u64 = NOW_MS + 40;
 
 /// When all that ever expires has expired.
 pub const LATE_MS: u64 = 1_000_000;
@@ -41,7 +46,7 @@ enum Op {
     /// The key has the value until then; 0 is for ever.
     Put(usize, Vec<u8>, Arc<[u8]>, u64),
     Delete(usize, Vec<u8>),
-    Merge(usize, Vec<u8>, Vec<u8>),
+    Merge(usize, Vec<u8>, Arc<[u8]>),
     DeleteRange(usize, Vec<u8>, Vec<u8>),
     Clear(usize),
 }
@@ -49,6 +54,7 @@ enum Op {
 /// Operations that are applied together.
 #[derive(Clone, Debug)]
 pub struct Commit {
+    number: u64,
     ops: Vec<Op>,
     /// Committed by a transaction.
     pub in_transaction: bool,
@@ -80,8 +86,7 @@ impl Commit {
         commit
     }
 
-    /// Commit `number` of operations of every kind. What expires and what is
-    /// merged are different keys: the two together are the model test's.
+    /// Commit `number` of operations of every kind.
     pub fn of_every_kind(number: u64, random: &mut Random) -> Commit {
         let mut commit = Commit::numbered(number);
         for _ in 0..random.below(6) {
@@ -95,7 +100,8 @@ impl Commit {
     fn op(&self, random: &mut Random) -> Op {
         let [left, right] = [0, 1];
         let keyspace = random.below(KEYSPACES.len() + 1);
-        let key = random_key(random);
+        // Half of it to keys that operands, expiries and tombstones meet at.
+        let key = if random.one_in(2) { vec![b'0' + random.below(4) as u8] } else { random_key(random) };
         match random.below(16) {
             0 | 1 => Op::Delete(keyspace, key),
             2 | 3 => {
@@ -108,12 +114,13 @@ impl Commit {
             4 if keyspace != left && random.one_in(2) => Op::Clear(keyspace),
             5..9 => {
                 let len = 1 + random.below(40);
-                Op::Merge(right, key, random.bytes(len))
+                Op::Merge(keyspace.max(right), key, random.bytes(len).into())
             }
             9..12 => {
-                // Gone at once, some of it.
-                let expires_at = NOW_MS - 2 + random.below(100) as u64;
-                Op::Put(left, key, random_value(random), expires_at)
+                // Gone at once, some of it, and before operands above it or after.
+                let later = if random.one_in(4) { LATE_MS / 2 } else { NOW_MS - 2 };
+                let expires_at = later + random.below(100) as u64;
+                Op::Put(keyspace, key, random_value(random), expires_at)
             }
             _ => Op::Put(keyspace, key, random_value(random), 0),
         }
@@ -129,7 +136,8 @@ impl Commit {
 
     fn numbered(number: u64) -> Commit {
         let value = number.to_be_bytes().to_vec();
-        Commit { ops: vec![Op::Put(0, NUMBER.to_vec(), value.into(), 0)], in_transaction: false }
+        let ops = vec![Op::Put(0, NUMBER.to_vec(), value.into(), 0)];
+        Commit { number, ops, in_transaction: false }
     }
 
     /// The operations for a database whose keyspaces have these ids; `passing`
@@ -154,21 +162,33 @@ impl Commit {
 
 /// Both keyspaces of a database, with memtables of different kinds.
 pub fn create_keyspaces(db: &dyn Database) -> Result<[KeyspaceId; KEYSPACES.len()]> {
-    let create = |at: usize| {
-        let merge_operator = OPERATORS[at].map(str::to_owned);
-        let memtable = Some([MemtableKind::Sorted, MemtableKind::SkipList][at]);
-        db.create_keyspace_with(
-            KEYSPACES[at],
-            &KeyspaceOptions { merge_operator, memtable, ..KeyspaceOptions::default() },
-        )
+    let options = |memtable, operator: Option<&str>| KeyspaceOptions {
+        merge_operator: operator.map(str::to_owned),
+        memtable: Some(memtable),
+        ..KeyspaceOptions::default()
     };
-    Ok([create(0)?, create(1)?])
+    Ok([
+        db.create_keyspace_with(KEYSPACES[0], &options(MemtableKind::Sorted, None))?,
+        db.create_keyspace_with(KEYSPACES[1], &options(MemtableKind::SkipList, Some(OPERATOR)))?,
+    ])
 }
 
-/// [`PASSING`], made if it is not there.
-pub fn create_passing(db: &dyn Database) -> Result<KeyspaceId> {
-    let options = KeyspaceOptions { ttl_ms: Some(PASSING_TTL_MS), ..KeyspaceOptions::default() };
-    db.create_keyspace_with(PASSING, &options)
+/// [`PASSING`], as it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing {
+    pub id: KeyspaceId,
+    /// Milliseconds that an entry lives unless it says otherwise; 0: for ever.
+    pub ttl_ms: u64,
+}
+
+/// [`PASSING`] with this time to live, made if it is not there.
+pub fn create_passing(db: &dyn Database, ttl_ms: u64) -> Result<Passing> {
+    let options = KeyspaceOptions {
+        merge_operator: Some(OPERATOR.into()),
+        ttl_ms: Some(ttl_ms),
+        ..KeyspaceOptions::default()
+    };
+    Ok(Passing { id: db.create_keyspace_with(PASSING, &options)?, ttl_ms })
 }
 
 /// A key that no commit writes: what a transaction writes that must fail.
@@ -185,11 +205,22 @@ pub fn last_commit(db: &dyn Database) -> Result<usize> {
     Ok(number.unwrap_or(0) as usize)
 }
 
-/// A value and when it expires; 0 is never.
-type Cell = (Arc<[u8]>, u64);
+/// A value, or an operand upon what is below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Layer {
+    /// Number of the commit.
+    number: u64,
+    is_operand: bool,
+    bytes: Arc<[u8]>,
+    /// 0 is never. What has expired hides what is below it.
+    expires_at: u64,
+}
+
+/// What was done to a key since its last value or tombstone, oldest first.
+type Layers = Vec<Layer>;
 
 /// What a keyspace holds, expired values included.
-type Map = BTreeMap<Vec<u8>, Cell>;
+type Map = BTreeMap<Vec<u8>, Layers>;
 
 /// What the keyspaces hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -200,14 +231,15 @@ pub struct Model {
 }
 
 impl Model {
-    /// Applies a commit, made while `passing` was the keyspace of that name.
-    pub fn apply(&mut self, commit: &Commit, passing: Option<KeyspaceId>) {
+    /// Applies a commit, made at `now_ms`, while `passing` was the keyspace of that
+    /// name.
+    pub fn apply(&mut self, commit: &Commit, passing: Option<Passing>, now_ms: u64) {
         for op in &commit.ops {
-            self.apply_op(op, passing);
+            self.apply_op(commit.number, op, passing, now_ms);
         }
     }
 
-    fn apply_op(&mut self, op: &Op, passing: Option<KeyspaceId>) {
+    fn apply_op(&mut self, number: u64, op: &Op, passing: Option<Passing>, now_ms: u64) {
         let (Op::Put(at, ..)
         | Op::Delete(at, _)
         | Op::Merge(at, ..)
@@ -215,19 +247,24 @@ impl Model {
         | Op::Clear(at)) = op;
         let map = match (self.maps.get_mut(*at), passing) {
             (Some(map), _) => map,
-            (None, Some(id)) => self.passing.entry(id).or_default(),
+            (None, Some(Passing { id, .. })) => self.passing.entry(id).or_default(),
             (None, None) => return,
         };
+        let by_keyspace = match passing {
+            Some(Passing { ttl_ms, .. }) if *at == PASSING_AT && ttl_ms > 0 => now_ms + ttl_ms,
+            _ => 0,
+        };
         match op {
-            Op::Put(at, key, value, expires_at) => {
-                let by_keyspace = *at == PASSING_AT && *expires_at == 0;
-                let expires_at = if by_keyspace { NOW_MS + PASSING_TTL_MS } else { *expires_at };
-                map.insert(key.clone(), (Arc::clone(value), expires_at));
+            Op::Put(_, key, value, expires_at) => {
+                let expires_at = if *expires_at == 0 { by_keyspace } else { *expires_at };
+                let value = Layer { number, is_operand: false, bytes: Arc::clone(value), expires_at };
+                map.insert(key.clone(), vec![value]);
             }
             Op::Delete(_, key) => drop(map.remove(key)),
             Op::Merge(_, key, operand) => {
-                let base = map.get(key).map(|(value, _)| value.to_vec()).unwrap_or_default();
-                map.insert(key.clone(), ([base, operand.clone()].concat().into(), 0));
+                let bytes = Arc::clone(operand);
+                let operand = Layer { number, is_operand: true, bytes, expires_at: by_keyspace };
+                merge(map.entry(key.clone()).or_default(), operand);
             }
             Op::DeleteRange(_, start, end) => map.retain(|key, _| key < start || key >= end),
             Op::Clear(_) => map.clear(),
@@ -242,25 +279,43 @@ impl Model {
         Ok(())
     }
 
-    /// Compares the keyspace [`PASSING`], which there must be if `wanted` says
-    /// so and must not if that says so.
-    pub fn check_passing(&self, db: &dyn Database, now_ms: u64, wanted: Option<bool>) -> Result<(), String> {
-        let found = db.find_keyspace(PASSING).map_err(|error| error.to_string())?;
-        match (found, wanted) {
-            (None, Some(true)) => Err(format!("keyspace {PASSING} is gone")),
-            (Some(id), Some(false)) => Err(format!("keyspace {PASSING} has come back with id {}", id.0)),
-            (None, _) => Ok(()),
-            (Some(id), _) => {
-                check_keyspace(db, PASSING, self.passing.get(&id).unwrap_or(&Map::new()), now_ms)
-            }
+    /// Compares the keyspace [`PASSING`], if it is there, with what the keyspace of
+    /// that id must hold.
+    pub fn check_passing(&self, db: &dyn Database, now_ms: u64) -> Result<(), String> {
+        let Some(id) = db.find_keyspace(PASSING).map_err(|error| error.to_string())? else { return Ok(()) };
+        check_keyspace(db, PASSING, self.passing.get(&id).unwrap_or(&Map::new()), now_ms)
+    }
+}
+
+/// Puts an operand on top; a commit does one thing to a key at most, and what
+/// would expire first takes the rest along.
+fn merge(layers: &mut Layers, operand: Layer) {
+    match layers.last_mut().filter(|last| last.number == operand.number) {
+        None => layers.push(operand),
+        Some(last) => {
+            last.bytes = [&*last.bytes, &*operand.bytes].concat().into();
+            last.expires_at = match [last.expires_at, operand.expires_at] {
+                [0, at] | [at, 0] => at,
+                [one, other] => one.min(other),
+            };
         }
     }
 }
 
+/// The value that a reader sees.
+fn value(layers: &Layers, now_ms: u64) -> Option<Arc<[u8]>> {
+    let expired = |layer: &Layer| layer.expires_at != 0 && layer.expires_at <= now_ms;
+    let base = layers.iter().rposition(|layer| !layer.is_operand || expired(layer)).unwrap_or(0);
+    let seen = &layers[base + usize::from(expired(layers.get(base)?))..];
+    match seen {
+        [] => None,
+        [one] => Some(Arc::clone(&one.bytes)),
+        many => Some(many.iter().flat_map(|layer| layer.bytes.iter().copied()).collect()),
+    }
+}
+
 fn check_keyspace(db: &dyn Database, name: &str, map: &Map, now_ms: u64) -> Result<(), String> {
-    let live = |(key, (value, expires_at)): (&Vec<u8>, &Cell)| {
-        (*expires_at == 0 || *expires_at > now_ms).then(|| (key.clone(), Arc::clone(value)))
-    };
+    let live = |(key, layers): (&Vec<u8>, &Layers)| Some((key.clone(), value(layers, now_ms)?));
     let map: Live = map.iter().filter_map(live).collect();
     let Some(id) = db.find_keyspace(name).map_err(|error| error.to_string())? else {
         return if map.is_empty() { Ok(()) } else { Err(format!("there is no keyspace {name}")) };

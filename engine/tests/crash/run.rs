@@ -9,7 +9,7 @@ use duramen::{
     WriteBatch,
 };
 
-use crate::model::{self, Commit, KEYSPACES, Model, NEVER, NOW_MS, PASSING, READ_BY_ALL};
+use crate::model::{self, Commit, KEYSPACES, Model, NEVER, NOW_MS, PASSING, Passing, READ_BY_ALL};
 use crate::workload::{Step, Workload};
 
 /// A clock that stands, at this many Unix milliseconds, and no chance.
@@ -103,13 +103,13 @@ pub struct Run {
     synced: Vec<Promise>,
     /// What survives the end of the process.
     buffered: Vec<Promise>,
-    /// Keyspaces, and when each was there for good.
-    keyspaces: Vec<(usize, String)>,
+    /// Keyspaces that stay, and when each was there for good.
+    keyspaces: Vec<(usize, String, KeyspaceId)>,
     /// Commits have operations of every kind.
     pub every_kind: bool,
     /// The keyspace that comes and goes, as it is now.
-    passing: Option<KeyspaceId>,
-    /// When it came or went.
+    passing: Option<Passing>,
+    /// When it came, was given another time to live, or went.
     passed: Vec<Passed>,
     /// The step at hand was tried before.
     tried: bool,
@@ -119,9 +119,42 @@ pub struct Run {
 #[derive(Clone, Copy, Debug)]
 struct Passed {
     begun: usize,
-    /// From here on it is so for good.
-    done: Option<usize>,
     comes: bool,
+    /// Commits before it, which need not survive because it does.
+    commits: usize,
+    /// From here on it is there for good with this id, or for good it is not.
+    done: Option<(usize, Option<KeyspaceId>)>,
+}
+
+/// Which keyspace may be called [`PASSING`] after a crash.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed {
+    /// As it was when a call returned last.
+    settled: Option<KeyspaceId>,
+    /// A call under way brings a keyspace, or takes the one that is there.
+    under_way: Option<bool>,
+    /// The highest id of a keyspace that was ever there for good.
+    pub id_max: KeyspaceId,
+    /// Commits before the last call that returned.
+    pub commits: usize,
+}
+
+impl Allowed {
+    /// # Errors
+    /// What is wrong with `found`.
+    pub fn check(&self, found: Option<KeyspaceId>) -> Result<(), String> {
+        let comes = |id: KeyspaceId| self.settled.is_none() && id > self.id_max;
+        let allowed = match (self.under_way, found) {
+            _ if found == self.settled => true,
+            (Some(true), Some(id)) => comes(id),
+            (Some(false), None) => true,
+            _ => false,
+        };
+        match allowed {
+            true => Ok(()),
+            false => Err(format!("keyspace {PASSING} is {found:?}, with {self:?}")),
+        }
+    }
 }
 
 /// An open database, with what a program holds on to.
@@ -180,15 +213,15 @@ impl Run {
         self.storage.set_phase(Phase::Other);
         let db = open(&self.storage, &self.options)?;
         let ids = model::create_keyspaces(&db)?;
-        for name in KEYSPACES {
-            self.keyspace_exists(name);
+        for (name, id) in KEYSPACES.into_iter().zip(ids) {
+            self.keyspace_exists(name, id);
         }
         Ok(Program { db, ids, snapshots: Vec::new(), away: false })
     }
 
-    fn keyspace_exists(&mut self, name: &str) {
-        if !self.keyspaces.iter().any(|(_, known)| known == name) {
-            self.keyspaces.push((self.storage.moment(), name.to_owned()));
+    fn keyspace_exists(&mut self, name: &str, id: KeyspaceId) {
+        if !self.keyspaces.iter().any(|(_, known, _)| known == name) {
+            self.keyspaces.push((self.storage.moment(), name.to_owned(), id));
         }
     }
 
@@ -196,7 +229,9 @@ impl Run {
     pub fn check_now(&self, db: &dyn Database) -> Result<(), String> {
         let model = &self.models[self.acknowledged];
         model.check(db, NOW_MS)?;
-        model.check_passing(db, NOW_MS, self.passing_at(self.storage.moment()))
+        let found = db.find_keyspace(PASSING).map_err(|error| error.to_string())?;
+        self.passing_at(self.storage.moment()).check(found)?;
+        model.check_passing(db, NOW_MS)
     }
 
     /// Notes that a step is about to be taken for the first time.
@@ -204,16 +239,17 @@ impl Run {
         self.tried = false;
         let comes = match step {
             Step::Commit(_, commit) | Step::Conflict(_, commit) => return self.begin_commit(commit),
-            Step::CreatePassing => true,
+            Step::CreatePassing(_) => true,
             Step::DropPassing => false,
             _ => return,
         };
-        self.passed.push(Passed { begun: self.storage.moment(), done: None, comes });
+        let commits = self.acknowledged;
+        self.passed.push(Passed { begun: self.storage.moment(), comes, commits, done: None });
     }
 
     fn begin_commit(&mut self, commit: &Commit) {
         let mut model = self.models.last().cloned().unwrap_or_default();
-        model.apply(commit, self.passing);
+        model.apply(commit, self.passing, NOW_MS);
         self.models.push(model);
         self.begun.push(self.storage.moment());
     }
@@ -243,8 +279,8 @@ impl Run {
                     Ok(()) => return Err(Error::InvalidArgument("a conflict goes unnoticed".into())),
                 }
             }
-            Step::CreatePassing => {
-                self.passing = Some(model::create_passing(&program.db)?);
+            Step::CreatePassing(ttl_ms) => {
+                self.passing = Some(model::create_passing(&program.db, *ttl_ms)?);
                 self.passing_is_settled();
             }
             Step::DropPassing => {
@@ -265,8 +301,8 @@ impl Run {
             }
             Step::Maintain(bytes) => drop(program.db.maintain(Budget::bytes(*bytes))?),
             Step::Keyspace(name) => {
-                program.db.create_keyspace(name)?;
-                self.keyspace_exists(name);
+                let id = program.db.create_keyspace(name)?;
+                self.keyspace_exists(name, id);
             }
             Step::Snapshot => program.snapshots.push(Database::snapshot(&program.db)?),
             Step::Release => {
@@ -303,7 +339,7 @@ impl Run {
             // The call failed, and the commit is there: merges must not be twice.
             program.db.sync()?;
         } else {
-            write(&program.db, commit, program.ids, self.passing, durability)?;
+            write(&program.db, commit, program.ids, self.passing.map(|passing| passing.id), durability)?;
         }
         self.acknowledged = number;
         self.promise(durability);
@@ -311,20 +347,31 @@ impl Run {
     }
 
     fn passing_is_settled(&mut self) {
-        let moment = self.storage.moment();
+        let done = (self.storage.moment(), self.passing.map(|passing| passing.id));
         if let Some(last) = self.passed.last_mut() {
-            last.done = Some(moment);
+            last.done = Some(done);
         }
     }
 
-    /// Whether the keyspace that comes and goes must be there, or must not, after
-    /// a crash at `moment`.
-    pub fn passing_at(&self, moment: usize) -> Option<bool> {
-        match self.passed.iter().rev().find(|passed| passed.begun < moment) {
-            None => Some(false),
-            Some(passed) if passed.done.is_some_and(|done| done <= moment) => Some(passed.comes),
-            Some(_) => None,
+    /// What may have become of the keyspace that comes and goes after a crash at
+    /// `moment`.
+    pub fn passing_at(&self, moment: usize) -> Allowed {
+        let staying = self.keyspaces.iter().map(|(created, _, id)| (*created, *id));
+        let passing = self.passed.iter().filter_map(|passed| passed.done);
+        let ids = staying.chain(passing.filter_map(|(done, id)| Some((done, id?))));
+        let id_max = ids.filter(|(done, _)| *done <= moment).map(|(_, id)| id).max();
+        let mut allowed =
+            Allowed { settled: None, under_way: None, id_max: id_max.unwrap_or(KeyspaceId(0)), commits: 0 };
+        for passed in &self.passed {
+            match passed.done {
+                Some((done, id)) if done <= moment => {
+                    allowed = Allowed { settled: id, commits: passed.commits, ..allowed };
+                }
+                _ if passed.begun < moment => allowed.under_way = Some(passed.comes),
+                _ => {}
+            }
         }
+        allowed
     }
 
     /// Opens again over the same files, as if the process had been killed.
@@ -356,8 +403,8 @@ impl Run {
     }
 
     /// Keyspaces that must be found after a crash at `moment`.
-    pub fn keyspaces_at(&self, moment: usize) -> impl Iterator<Item = &str> {
-        let kept = self.keyspaces.iter().filter(move |(created, _)| *created <= moment);
-        kept.map(|(_, name)| name.as_str())
+    pub fn keyspaces_at(&self, moment: usize) -> impl Iterator<Item = (&str, KeyspaceId)> {
+        let kept = self.keyspaces.iter().filter(move |(created, ..)| *created <= moment);
+        kept.map(|(_, name, id)| (name.as_str(), *id))
     }
 }

@@ -71,7 +71,7 @@ fn drop_on(mutant: Option<Mutant>) -> Vec<String> {
     let workload = workload::passing(0);
     let storage = FaultStorage::new(1);
     let db = open(&storage, &options(&workload)).unwrap();
-    let id = model::create_passing(&db).unwrap();
+    let id = model::create_passing(&db, 0).unwrap().id;
     db.put(id, b"key", b"value", Durability::Sync).unwrap();
     db.flush().unwrap();
     let before = storage.moment();

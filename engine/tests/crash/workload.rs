@@ -3,7 +3,7 @@
 use duramen::Durability;
 use duramen::storage::fault::{Fault, FaultKind, Names, Operation};
 
-use crate::model::Commit;
+use crate::model::{Commit, PASSING_TTLS_MS};
 use crate::random::Random;
 
 /// What a program does.
@@ -16,8 +16,9 @@ pub enum Step {
     Maintain(u64),
     /// Creates a keyspace beside the two that commits go to.
     Keyspace(String),
-    /// Creates the keyspace that comes and goes.
-    CreatePassing,
+    /// Creates the keyspace that comes and goes, or gives it this time to live, in
+    /// milliseconds.
+    CreatePassing(u64),
     /// Drops it.
     DropPassing,
     /// A commit during a transaction that has read what it changes, and that
@@ -91,6 +92,11 @@ impl Steps {
 
     fn commits(&mut self, count: usize, durability: Durability) {
         (0..count).for_each(|_| self.commit(durability));
+    }
+
+    fn create_passing(&mut self) {
+        let ttl_ms = PASSING_TTLS_MS[self.random.below(PASSING_TTLS_MS.len())];
+        self.push(Step::CreatePassing(ttl_ms));
     }
 
     fn any_commit(&mut self) {
@@ -208,8 +214,8 @@ pub fn keyspaces(seed: u64) -> Workload {
 /// and recoveries, with and without a snapshot.
 pub fn operations(seed: u64) -> Workload {
     let mut steps = Steps::of_every_kind(seed);
-    steps.push(Step::CreatePassing);
     for round in 0..3 {
+        steps.push(Step::CreatePassing(PASSING_TTLS_MS[round]));
         for _ in 0..2 {
             (0..4).for_each(|_| steps.any_commit());
             steps.push(Step::Flush);
@@ -230,23 +236,30 @@ pub fn operations(seed: u64) -> Workload {
 }
 
 /// A keyspace that comes and goes: with its data in the log, in memtables, in
-/// tables, and with nothing else that tells the last commit.
+/// tables, and with nothing else that tells the last commit; amid commits that
+/// nobody has synced, and with the highest id or without.
 pub fn passing(seed: u64) -> Workload {
     let mut steps = Steps::of_every_kind(seed);
     for round in 0..5 {
-        steps.push(Step::CreatePassing);
+        steps.create_passing();
         (0..3).for_each(|_| steps.any_commit());
         if round > 0 {
             steps.push(Step::Flush);
+        }
+        if round == 1 {
+            steps.push(Step::Keyspace("other".into()));
         }
         if round == 2 {
             (0..2).for_each(|_| steps.any_commit());
             steps.push(Step::Compact);
         }
         if round > 2 {
+            steps.create_passing();
             (0..2).for_each(|_| steps.any_commit());
         }
+        steps.commit(Durability::Buffered);
         steps.push(Step::DropPassing);
+        steps.commit(Durability::Buffered);
         match round {
             0 | 1 => steps.push(Step::Flush),
             2 => steps.push(Step::Close),
@@ -280,7 +293,7 @@ pub fn mixed(seed: u64) -> Workload {
             }
             8 => steps.push(Step::Snapshot),
             9 => steps.push(Step::Release),
-            10 => steps.push(Step::CreatePassing),
+            10 => steps.create_passing(),
             11 => steps.push(Step::DropPassing),
             12 => steps.conflict(Durability::Sync),
             _ => steps.any_commit(),
@@ -333,7 +346,7 @@ pub fn sampler(seed: u64) -> Workload {
     (0..6).for_each(|_| steps.any_commit());
     steps.push(Step::Sync);
     steps.push(Step::Flush);
-    steps.push(Step::CreatePassing);
+    steps.create_passing();
     (0..6).for_each(|_| steps.any_commit());
     steps.push(Step::Snapshot);
     steps.push(Step::Compact);
