@@ -40,11 +40,17 @@ const ROW_GROUP_BYTES_MIN: usize = 64 << 10;
 
 /// A merge in progress.
 pub(crate) struct MergeJob {
-    keyspace: Arc<Keyspace>,
     cursor: Box<dyn Cursor + Send>,
     started: bool,
     /// Entries taken.
     entries: u64,
+    sieve: Sieve,
+    output: Output,
+}
+
+/// Decides which entries survive, and as what.
+struct Sieve {
+    keyspace: Arc<Keyspace>,
     /// Sequence numbers that somebody reads at, ascending.
     snapshots: Vec<SequenceNumber>,
     /// What had expired when the job began, in Unix milliseconds.
@@ -59,7 +65,6 @@ pub(crate) struct MergeJob {
     ended_at: Option<SequenceNumber>,
     /// An operand that waits for what is below it.
     operand: Option<Entry>,
-    output: Output,
 }
 
 /// The tables that a merge writes.
@@ -116,11 +121,8 @@ impl MergeJob {
             finished: Vec::new(),
             files: Vec::new(),
         };
-        MergeJob {
+        let sieve = Sieve {
             keyspace: plan.keyspace,
-            cursor: plan.cursor,
-            started: false,
-            entries: 0,
             snapshots,
             now_ms: core.options.environment.unix_ms(),
             older: plan.older,
@@ -128,8 +130,8 @@ impl MergeJob {
             key: Vec::new(),
             ended_at: None,
             operand: None,
-            output,
-        }
+        };
+        MergeJob { cursor: plan.cursor, started: false, entries: 0, sieve, output }
     }
 
     /// Merges about `budget` bytes; true once everything is merged and synced.
@@ -137,29 +139,20 @@ impl MergeJob {
     /// # Errors
     /// Any: [`MergeJob::abandon`] the job.
     pub fn step(&mut self, core: &Core, budget: Budget) -> Result<bool> {
-        let mut fresh = false;
         if !self.started {
             self.started = true;
-            fresh = true;
             self.cursor.seek_first()?;
         }
         let mut spent = 0;
         while spent < budget.bytes {
             let Some(entry) = self.cursor.entry() else {
-                self.end_key(core)?;
+                self.sieve.end_key(core, &mut self.output)?;
                 self.output.finish(core)?;
                 return Ok(true);
             };
             spent += (entry.key.len() + entry.value.len()) as u64 + ENTRY_BYTES;
-            if std::mem::take(&mut fresh) || entry.key != self.key {
-                self.end_key(core)?;
-                let Some(entry) = self.cursor.entry() else { continue };
-                self.key.clear();
-                self.key.extend_from_slice(entry.key);
-                self.ended_at = None;
-            }
             self.entries += 1;
-            self.take(core)?;
+            self.sieve.take(core, entry, self.cursor.as_ref(), &mut self.output)?;
             self.cursor.next()?;
         }
         Ok(false)
@@ -187,10 +180,23 @@ impl MergeJob {
             let _ = core.storage.remove(&filename::sst(self.output.keyspace, *number));
         }
     }
+}
 
+impl Sieve {
     /// Does with the entry under the cursor what it deserves.
-    fn take(&mut self, core: &Core) -> Result<()> {
-        let Some(entry) = self.cursor.entry() else { return Ok(()) };
+    fn take(
+        &mut self,
+        core: &Core,
+        entry: EntryRef<'_>,
+        cursor: &dyn Cursor,
+        output: &mut Output,
+    ) -> Result<()> {
+        if entry.key != self.key {
+            self.end_key(core, output)?;
+            self.key.clear();
+            self.key.extend_from_slice(entry.key);
+            self.ended_at = None;
+        }
         let ends = [self.ended_at, self.range_deletes.oldest_over(entry.key, entry.seq)];
         let end = ends.into_iter().flatten().min();
         if end.is_some_and(|end| !self.is_read_between(entry.seq, end)) {
@@ -199,35 +205,30 @@ impl MergeJob {
         let gone = entry.is_gone(self.now_ms);
         if let Some(operand) = self.operand.take() {
             match self.folded(&operand, &entry, gone) {
-                None => self.output.write(core, operand.borrowed())?,
+                None => output.write(core, operand.borrowed())?,
                 Some(folded) if folded.kind == ValueKind::Merge => {
                     self.operand = Some(folded);
                     return Ok(());
                 }
                 Some(folded) => {
                     self.ended_at = Some(folded.seq);
-                    return self.output.write(core, folded.borrowed());
+                    return output.write(core, folded.borrowed());
                 }
             }
         }
         if !gone && entry.kind == ValueKind::Merge {
-            self.operand = Some(self.owned(entry));
+            self.operand = Some(owned(entry, cursor));
             return Ok(());
         }
         self.ended_at = Some(entry.seq);
         if !gone {
-            self.output.write(core, entry)?;
+            output.write(core, entry)?;
         } else if self.is_tombstone_needed(entry.seq) {
             let tombstone =
                 EntryRef { kind: ValueKind::Delete, expires_at: Expiry::NEVER, value: &[], ..entry };
-            self.output.write(core, tombstone)?;
+            output.write(core, tombstone)?;
         }
         Ok(())
-    }
-
-    fn owned(&self, entry: EntryRef<'_>) -> Entry {
-        let EntryRef { key, seq, kind, expires_at, .. } = entry;
-        Entry { key: Bytes::copy_from_slice(key), seq, kind, expires_at, value: self.cursor.value() }
     }
 
     /// True if somebody reads at or after `from` and before `to`.
@@ -263,7 +264,7 @@ impl MergeJob {
     }
 
     /// After the last version of the key at hand.
-    fn end_key(&mut self, core: &Core) -> Result<()> {
+    fn end_key(&mut self, core: &Core, output: &mut Output) -> Result<()> {
         let Some(mut operand) = self.operand.take() else { return Ok(()) };
         if !self.older.iter().any(|run| run.overlaps(&self.key, &self.key))
             && let Some(operator) = &self.keyspace.operator
@@ -271,8 +272,14 @@ impl MergeJob {
         {
             operand = Entry { kind: ValueKind::Put, value: value.into(), ..operand };
         }
-        self.output.write(core, operand.borrowed())
+        output.write(core, operand.borrowed())
     }
+}
+
+/// The entry under the cursor, which need not be copied there.
+fn owned(entry: EntryRef<'_>, cursor: &dyn Cursor) -> Entry {
+    let EntryRef { key, seq, kind, expires_at, .. } = entry;
+    Entry { key: Bytes::copy_from_slice(key), seq, kind, expires_at, value: cursor.value() }
 }
 
 impl Output {

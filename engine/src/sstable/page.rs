@@ -22,6 +22,9 @@ use super::thrift::{Decoded, Malformed, Reader, kind, put_zigzag};
 /// three. Source: format_description.txt of Snappy.
 const SNAPPY_RATIO_MAX: usize = 22;
 
+/// Bytes of the encoder's buffers that are kept for the next page.
+const BUFFER_BYTES: usize = 1 << 20;
+
 const DATA_PAGE_V2: i32 = 3;
 const DELTA_BINARY_PACKED: i32 = 5;
 const DELTA_LENGTH_BYTE_ARRAY: i32 = 6;
@@ -142,48 +145,67 @@ impl PageEncoder {
     ) -> Result<Written, PageTooLarge> {
         self.body.clear();
         delta::encode(&mut self.body, lengths);
+        if !compress {
+            return self.finish(out, (lengths.len(), Content::Bytes), (self.body.as_slice(), contents), None);
+        }
         self.body.extend_from_slice(contents);
-        self.finish(out, lengths.len(), Content::Bytes, compress)
+        let compressed = self.compress();
+        let written =
+            self.finish(out, (lengths.len(), Content::Bytes), (self.body.as_slice(), &[]), compressed);
+        self.body.clear();
+        self.body.shrink_to(BUFFER_BYTES);
+        self.compressed.truncate(BUFFER_BYTES);
+        self.compressed.shrink_to(BUFFER_BYTES);
+        written
     }
 
     /// Appends a page of integers.
     pub fn ints(&mut self, out: &mut Vec<u8>, values: &[i64]) -> Result<Written, PageTooLarge> {
         self.body.clear();
         delta::encode(&mut self.body, values);
-        self.finish(out, values.len(), Content::Ints, false)
+        self.finish(out, (values.len(), Content::Ints), (self.body.as_slice(), &[]), None)
     }
 
-    fn finish(
-        &mut self,
-        out: &mut Vec<u8>,
-        rows: usize,
-        content: Content,
-        compress: bool,
-    ) -> Result<Written, PageTooLarge> {
-        let mut body = self.body.as_slice();
-        if compress {
-            self.compressed.resize(snap::raw::max_compress_len(body.len()), 0);
-            // Snappy fails on what it cannot hold; then the page stays as it is.
-            if let Ok(len) = self.snappy.compress(body, &mut self.compressed)
-                && len < body.len()
-            {
-                body = &self.compressed[..len];
-            }
+    /// Compresses the body; answers how long it is then, if it is shorter.
+    fn compress(&mut self) -> Option<usize> {
+        let most = snap::raw::max_compress_len(self.body.len());
+        if self.compressed.len() < most {
+            self.compressed.resize(most, 0);
         }
+        // Snappy fails on what it cannot hold; then the page stays as it is.
+        let len = self.snappy.compress(&self.body, &mut self.compressed).ok()?;
+        (len < self.body.len()).then_some(len)
+    }
+
+    /// Appends a page whose body is in two parts, or else is as long in
+    /// `compressed` as is said.
+    fn finish(
+        &self,
+        out: &mut Vec<u8>,
+        (rows, content): (usize, Content),
+        plain: (&[u8], &[u8]),
+        compressed: Option<usize>,
+    ) -> Result<Written, PageTooLarge> {
+        let uncompressed = plain.0.len() + plain.1.len();
+        let body = compressed.map_or(plain, |len| (&self.compressed[..len], &[]));
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(body.0);
+        crc.update(body.1);
+        let crc = crc.finalize();
         let int = |value: usize| i32::try_from(value).map_err(|_| PageTooLarge);
-        let crc = crc32fast::hash(body);
         let header = Header {
-            uncompressed: int(self.body.len())?,
-            compressed: int(body.len())?,
+            uncompressed: int(uncompressed)?,
+            compressed: int(body.0.len() + body.1.len())?,
             crc: crc as i32,
             rows: int(rows)?,
             encoding: content.encoding(),
-            is_compressed: body.len() < self.body.len(),
+            is_compressed: compressed.is_some(),
         };
         let start = out.len();
         header.encode(out);
-        let uncompressed = out.len() - start + self.body.len();
-        out.extend_from_slice(body);
+        let uncompressed = out.len() - start + uncompressed;
+        out.extend_from_slice(body.0);
+        out.extend_from_slice(body.1);
         Ok(Written { crc, bytes: out.len() - start, uncompressed })
     }
 }

@@ -1,5 +1,6 @@
 //! Writes an SSTable, one row group in memory at a time.
 
+use std::cmp::Ordering;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -24,11 +25,15 @@ use super::page::{PageEncoder, PageTooLarge, Written};
 use super::schema::{self, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::{COLUMNS_MAX, TableIdentity, TableMeta, TableOptions};
 use crate::error::{Error, Result};
-use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal};
+use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
 use crate::options::Compression;
 use crate::range_delete::RangeDeletes;
 use crate::storage::AppendFile;
 use crate::sync::{Mutex, lock};
+
+/// Bytes of a buffer that are kept for the next page: more than a page has, but for
+/// one of long values.
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// Pages grow past their limits by this factor rather than part the versions of
 /// a key.
@@ -50,7 +55,8 @@ pub struct TableWriter {
     row_groups: Vec<RowGroupMetaData>,
     column_indexes: Vec<Vec<Option<ColumnIndexMetaData>>>,
     offset_indexes: Vec<Vec<Option<OffsetIndexMetaData>>>,
-    /// What is known of the entries so far; `None` before the first.
+    /// What is known of the pages so far, the last key apart; `None` before the
+    /// first.
     meta: Option<TableMeta>,
     last_seq: SequenceNumber,
     /// Last key of the page before the one being filled.
@@ -74,10 +80,23 @@ impl PageRows {
         self.seqs.len()
     }
 
+    /// The key of the first row; there must be one.
+    fn first_key(&self) -> &[u8] {
+        &self.keys[..self.key_lengths[0] as usize]
+    }
+
+    /// The key of the last row.
+    fn last_key(&self) -> Option<&[u8]> {
+        let len = *self.key_lengths.last()? as usize;
+        Some(&self.keys[self.keys.len() - len..])
+    }
+
     fn clear(&mut self) {
         self.keys.clear();
+        self.keys.shrink_to(BUFFER_BYTES);
         self.key_lengths.clear();
         self.values.clear();
+        self.values.shrink_to(BUFFER_BYTES);
         self.value_lengths.clear();
         self.seqs.clear();
         self.kinds.clear();
@@ -89,11 +108,28 @@ impl PageRows {
 #[derive(Default)]
 struct GroupRows {
     chunks: [Vec<u8>; COLUMNS_MAX],
+    /// Bytes of all chunks.
+    bytes: usize,
     /// Bytes of each chunk before compression.
     uncompressed: [usize; COLUMNS_MAX],
     pages: Vec<PageInfo>,
     hashes: Vec<u64>,
     rows: usize,
+}
+
+impl GroupRows {
+    /// Empties it for the next row group, which needs as much memory.
+    fn clear(&mut self, chunk_bytes_max: usize) {
+        for chunk in &mut self.chunks {
+            chunk.clear();
+            chunk.shrink_to(chunk_bytes_max);
+        }
+        self.bytes = 0;
+        self.uncompressed = [0; COLUMNS_MAX];
+        self.pages.clear();
+        self.hashes.clear();
+        self.rows = 0;
+    }
 }
 
 /// A lower and an upper bound, as the column index has them.
@@ -148,16 +184,11 @@ impl TableWriter {
     /// `InvalidArgument` unless it comes after the one before in internal-key
     /// order; `Io`. After an error the table is given up.
     pub fn add(&mut self, entry: EntryRef<'_>) -> Result<()> {
-        let new_key = match &self.meta {
-            None => true,
-            Some(meta) => {
-                let before = (meta.key_max.as_slice(), self.last_seq);
-                if compare_internal(before, (entry.key, entry.seq)).is_ge() {
-                    return Err(Error::invalid(format!("{}: entries must come in order", self.name)));
-                }
-                meta.key_max != entry.key
-            }
-        };
+        let order = self.last_key().map_or(Ordering::Less, |last| last.cmp(entry.key));
+        if order.is_gt() || (order.is_eq() && entry.seq >= self.last_seq) {
+            return Err(Error::invalid(format!("{}: entries must come in order", self.name)));
+        }
+        let new_key = order.is_lt();
         self.cut(new_key, entry.value.len())?;
         let page = &mut self.page;
         page.keys.extend_from_slice(entry.key);
@@ -174,7 +205,7 @@ impl TableWriter {
         if new_key {
             self.group.hashes.push(hash_key(entry.key));
         }
-        self.note(entry);
+        self.last_seq = entry.seq;
         Ok(())
     }
 
@@ -184,39 +215,47 @@ impl TableWriter {
         self.integrity.range_deletes = range_deletes;
     }
 
-    fn note(&mut self, entry: EntryRef<'_>) {
+    /// Takes the page that is complete into what is known of the table.
+    fn note_page(&mut self, seqs: (i64, i64)) {
+        let page = &self.page;
+        let (seq_min, seq_max) = (SequenceNumber(seqs.0 as u64), SequenceNumber(seqs.1 as u64));
         let meta = self.meta.get_or_insert_with(|| TableMeta {
             expires_min: u64::MAX,
-            ..empty(&self.identity, entry.key, entry.seq)
+            ..empty(&self.identity, page.first_key(), seq_min)
         });
-        meta.key_max.clear();
-        meta.key_max.extend_from_slice(entry.key);
-        meta.seq_min = meta.seq_min.min(entry.seq);
-        meta.seq_max = meta.seq_max.max(entry.seq);
-        match entry.kind {
-            ValueKind::Put => meta.puts += 1,
-            ValueKind::Delete => meta.deletes += 1,
-            ValueKind::Merge => meta.merges += 1,
+        meta.seq_min = meta.seq_min.min(seq_min);
+        meta.seq_max = meta.seq_max.max(seq_max);
+        let count = |kind| page.kinds.iter().filter(|other| **other == i64::from(kind as u8)).count() as u64;
+        meta.puts += count(ValueKind::Put);
+        meta.deletes += count(ValueKind::Delete);
+        meta.merges += count(ValueKind::Merge);
+        if self.options.expires {
+            page.expiries.iter().for_each(|expiry| meta.note_expiry(Expiry(*expiry as u64)));
+        } else {
+            meta.note_expiry(Expiry::NEVER);
         }
-        meta.note_expiry(entry.expires_at);
-        self.last_seq = entry.seq;
+    }
+
+    fn last_key(&self) -> Option<&[u8]> {
+        let before = || self.meta.is_some().then_some(self.last_of_page.as_slice());
+        self.page.last_key().or_else(before)
     }
 
     /// Bytes written and waiting to be written, roughly what the file would
     /// have if it were finished now.
     pub fn estimated_bytes(&self) -> u64 {
-        let waiting: usize = self.group.chunks.iter().map(Vec::len).sum();
-        (self.out.bytes_written() + waiting + self.page.keys.len() + self.page.values.len()) as u64
+        let waiting = self.group.bytes + self.page.keys.len() + self.page.values.len();
+        (self.out.bytes_written() + waiting) as u64
     }
 
     /// True if the last entry has this key.
     pub fn ends_with(&self, key: &[u8]) -> bool {
-        self.meta.as_ref().is_some_and(|meta| meta.key_max == key)
+        self.last_key() == Some(key)
     }
 
     /// Entries so far.
     pub fn entries(&self) -> u64 {
-        self.meta.as_ref().map_or(0, TableMeta::entries)
+        self.meta.as_ref().map_or(0, TableMeta::entries) + self.page.rows() as u64
     }
 
     /// Writes what waits, the indexes and the footer, and syncs the file. The
@@ -256,8 +295,15 @@ impl TableWriter {
     fn finish_meta(&mut self) -> Result<TableMeta> {
         let range_deletes = &self.integrity.range_deletes;
         let first = range_deletes.iter().next().map(|(start, _, seq)| (start.clone(), seq));
-        let Some(mut meta) =
-            self.meta.take().or_else(|| first.map(|(start, seq)| empty(&self.identity, &start, seq)))
+        let ended = |mut meta: TableMeta| {
+            meta.key_max = std::mem::take(&mut self.last_of_page);
+            meta
+        };
+        let Some(mut meta) = self
+            .meta
+            .take()
+            .map(ended)
+            .or_else(|| first.map(|(start, seq)| empty(&self.identity, &start, seq)))
         else {
             return Err(Error::invalid(format!("{}: a table needs at least one entry", self.name)));
         };
@@ -298,9 +344,8 @@ impl TableWriter {
             return Ok(());
         }
         self.finish_page()?;
-        let group_bytes: usize = self.group.chunks.iter().map(Vec::len).sum();
-        let full =
-            self.group.rows >= self.options.row_group_rows || group_bytes >= self.options.row_group_bytes;
+        let TableOptions { row_group_rows, row_group_bytes, .. } = self.options;
+        let full = self.group.rows >= row_group_rows || self.group.bytes >= row_group_bytes;
         // A key belongs to one row group, so that one filter answers for it.
         if full && new_key {
             self.finish_group()?;
@@ -333,33 +378,35 @@ impl TableWriter {
         for (total, page) in group.uncompressed.iter_mut().zip(&written) {
             *total += page.uncompressed;
         }
-        let first = &page.keys[..page.key_lengths[0] as usize];
-        let last = &page.keys[page.keys.len() - page.key_lengths[rows - 1] as usize..];
+        let (first, last) = (page.first_key(), page.last_key().unwrap_or_default());
+        let seqs = min_max(&page.seqs);
         group.pages.push(PageInfo {
             rows,
             bytes: written.map(|page| page.bytes),
             key_bounds: (bounds::lower(&self.last_of_page, first), bounds::upper(last)),
-            seqs: min_max(&page.seqs),
+            seqs,
             kinds: min_max(&page.kinds),
             expiries: min_max(&page.expiries),
         });
         group.rows += rows;
+        group.bytes += written.iter().map(|page| page.bytes).sum::<usize>();
         self.last_of_page.clear();
         self.last_of_page.extend_from_slice(last);
         self.integrity.pages.push(written.map(|page| page.crc));
+        self.note_page(seqs);
         self.page.clear();
         Ok(())
     }
 
     /// Writes the row group: its chunks, then its filter.
     fn finish_group(&mut self) -> Result<()> {
-        let group = std::mem::take(&mut self.group);
-        if group.rows == 0 {
+        if self.group.rows == 0 {
             return Ok(());
         }
+        let mut group = std::mem::take(&mut self.group);
         let group_offset = self.out.bytes_written();
         let filter = filter::build(&group.hashes, self.options.bloom_bits_per_key);
-        let filter_offset = group_offset + group.chunks.iter().map(Vec::len).sum::<usize>();
+        let filter_offset = group_offset + group.bytes;
         let column_count = self.integrity.columns();
         let mut chunks = Vec::with_capacity(column_count);
         let mut offset_indexes = Vec::with_capacity(column_count);
@@ -392,6 +439,8 @@ impl TableWriter {
         self.row_groups.push(row_group);
         self.column_indexes.push(indexes);
         self.offset_indexes.push(offset_indexes);
+        group.clear(2 * self.options.row_group_bytes);
+        self.group = group;
         Ok(())
     }
 
