@@ -147,11 +147,11 @@ impl WriteBatch {
         // limit check at commit, which is where all limits are checked.
         header[8..12].copy_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes());
         header[12..16].copy_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
-        self.encoded.reserve(OP_HEADER_BYTES + 8 + key.len() + value.len());
+        let expiry = expires_at.0.to_le_bytes();
+        let expiry = if expires_at == Expiry::NEVER { &[][..] } else { &expiry };
+        self.encoded.reserve(OP_HEADER_BYTES + expiry.len() + key.len() + value.len());
         self.encoded.extend_from_slice(&header);
-        if expires_at != Expiry::NEVER {
-            self.encoded.extend_from_slice(&expires_at.0.to_le_bytes());
-        }
+        self.encoded.extend_from_slice(expiry);
         self.encoded.extend_from_slice(key);
         self.encoded.extend_from_slice(value);
         self.count += 1;

@@ -19,6 +19,10 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, RwLock, lock, read, write};
 use crate::version::Version;
 
+/// Bytes that keeping a batch costs beside its operations: who shares it is counted
+/// in an allocation of three words.
+const BATCH_OVERHEAD_BYTES: usize = 3 * size_of::<usize>();
+
 /// Bytes that a range delete costs in memory beside its keys, roughly: it parts at
 /// most two fragments of others.
 const RANGE_DELETE_OVERHEAD_BYTES: usize = 300;
@@ -278,6 +282,8 @@ impl View {
 pub(crate) struct Memory {
     pub table: Arc<dyn Memtable>,
     range_deletes: RwLock<Arc<RangeDeletes>>,
+    /// Bytes that the batches keep allocated beside keys and values.
+    batch_bytes: AtomicUsize,
     /// Bytes of keys of range deletes, and what keeping them costs; 0 without any.
     range_delete_bytes: AtomicUsize,
     /// Lowest WAL that holds an entry of it; `u64::MAX` while it is empty.
@@ -299,6 +305,7 @@ impl Memory {
         Memory {
             table: memtable::new(kind),
             range_deletes: RwLock::default(),
+            batch_bytes: AtomicUsize::new(0),
             range_delete_bytes: AtomicUsize::new(0),
             first_wal: AtomicU64::new(u64::MAX),
             last_seq: AtomicU64::new(0),
@@ -309,7 +316,10 @@ impl Memory {
     /// Adds an operation of a batch that `wal` holds. One writer at a time.
     pub fn insert(&self, wal: FileNumber, seq: SequenceNumber, op: &Op, batch: &Bytes) {
         self.first_wal.fetch_min(wal.0, Release);
-        self.last_seq.store(seq.0, Release);
+        let is_first = self.last_seq.swap(seq.0, Release) != seq.0;
+        let header = op.key.start - op.start;
+        let overhead = if is_first { BATCH_OVERHEAD_BYTES } else { 0 };
+        self.batch_bytes.fetch_add(header + overhead, Relaxed);
         let (key, value) = op.slices(batch);
         match op.kind {
             OpKind::Entry(kind) => {
@@ -352,9 +362,10 @@ impl Memory {
         self.expires.load(Acquire)
     }
 
-    /// Bytes of memory, roughly.
+    /// Bytes of memory, with what it keeps of its batches. Parts of them that are
+    /// for other keyspaces are theirs.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + self.range_delete_bytes.load(Relaxed)
+        self.table.bytes() + self.batch_bytes.load(Relaxed) + self.range_delete_bytes.load(Relaxed)
     }
 
     pub fn is_empty(&self) -> bool {

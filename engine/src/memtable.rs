@@ -45,6 +45,6 @@ pub trait Memtable: Send + Sync + Debug {
     /// Number of entries.
     fn entries(&self) -> usize;
 
-    /// Bytes of memory used, roughly: keys, values and the structure itself.
+    /// Bytes of memory used, as allocated: keys, values and the structure itself.
     fn bytes(&self) -> usize;
 }

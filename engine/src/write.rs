@@ -73,7 +73,10 @@ impl WritePath {
     ) -> Result<()> {
         core.check_writable()?;
         batch.check(core.options.batch_limits())?;
-        let batch = Bytes::from(canonical(core, batch)?);
+        let mut batch = canonical(core, batch)?;
+        // The memtables keep it as it is.
+        batch.shrink_to_fit();
+        let batch = Bytes::from(batch);
         if batch.is_empty() {
             return if durability == Durability::Sync { self.sync(core) } else { Ok(()) };
         }

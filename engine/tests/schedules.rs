@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use duramen::storage::memory::MemoryStorage;
 use duramen::{
-    Background, Compression, Database, Db, Durability, Error, Keyspace, KeyspaceOptions, Options, WriteBatch,
+    Background, Compression, Database, Db, Durability, Error, Keyspace, KeyspaceOptions, MemtableKind,
+    Options, WriteBatch,
 };
 use shuttle::thread;
 
@@ -126,6 +127,34 @@ fn transactions_and_merges_of_three_threads_lose_nothing() {
         list.sort_unstable();
         assert_eq!(list, [1, 2, 3]);
         assert_eq!(db.stats().unwrap().last_sequence, 6);
+    });
+}
+
+#[test]
+fn another_kind_of_memtable_among_writers_loses_nothing() {
+    explore(|| {
+        let storage = MemoryStorage::new();
+        let (db, keyspace) = open(&storage, Background::Inline);
+        let writer = {
+            let keyspace = keyspace.clone();
+            thread::spawn(move || {
+                for number in 1..=3u8 {
+                    // Full after two.
+                    keyspace.put(&[number], &[number; 120]).unwrap();
+                    assert_eq!(keyspace.get(&[number]).unwrap().as_deref(), Some(&[number; 120][..]));
+                }
+            })
+        };
+        for memtable in MemtableKind::ALL.into_iter().rev() {
+            let options = KeyspaceOptions { memtable: Some(memtable), ..KeyspaceOptions::default() };
+            db.keyspace_with("k", options).unwrap();
+        }
+        writer.join().unwrap();
+        drop((db, keyspace));
+        let (_db, keyspace) = open(&storage, Background::Inline);
+        for number in 1..=3u8 {
+            assert_eq!(keyspace.get(&[number]).unwrap().as_deref(), Some(&[number; 120][..]));
+        }
     });
 }
 

@@ -11,7 +11,7 @@ use std::thread;
 use bytes::Bytes;
 use duramen::api::Database;
 use duramen::storage::memory::MemoryStorage;
-use duramen::{Background, Batch, Db, Durability, Keyspace, Options, Result};
+use duramen::{Background, Batch, Db, Durability, Keyspace, KeyspaceOptions, MemtableKind, Options, Result};
 
 use crate::random::Random;
 use crate::support::{kind, open, small};
@@ -24,7 +24,10 @@ fn threaded() -> Options {
 }
 
 fn keyspaces(db: &Db) -> [Keyspace; 2] {
-    ["first", "second"].map(|name| db.keyspace(name).unwrap())
+    [("first", MemtableKind::Sorted), ("second", MemtableKind::SkipList)].map(|(name, memtable)| {
+        let options = KeyspaceOptions { memtable: Some(memtable), ..KeyspaceOptions::default() };
+        db.keyspace_with(name, options).unwrap()
+    })
 }
 
 /// Key `n` of a writer; the keys of one lie together.
