@@ -12,6 +12,7 @@ use crate::cursor::Cursor;
 use crate::key::{Entry, SequenceNumber};
 
 pub mod sorted;
+pub mod trie;
 
 /// Sorted versions of keys, in memory.
 pub trait Memtable: Send + Sync + Debug {
