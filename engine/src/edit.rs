@@ -21,7 +21,7 @@
 //! 7 wal ended        := number u64 | bytes u64 | last sequence u64
 //! 8 wal removed      := number u64
 //! 9 clean close      := last sequence u64
-//! memtable           := 0 sorted | 1 skip list
+//! memtable           := 0 sorted | 1 skip list | 2 trie
 //! flags              := bit 0: a time to live follows; bit 1: a compaction strategy, as text
 //! ```
 //!
@@ -156,6 +156,7 @@ fn encode_item(item: &Item, out: &mut Vec<u8>) -> u8 {
             let memtable = match facts.memtable {
                 MemtableKind::Sorted => 0,
                 MemtableKind::SkipList => 1,
+                MemtableKind::Trie => 2,
             };
             out.extend_from_slice(&[memtable, flags, 0, 0]);
             put_bytes(out, facts.name.as_bytes());
@@ -265,6 +266,7 @@ fn decode_item(tag: u8, reader: &mut Reader<'_>) -> Result<Item, Refusal> {
             let memtable = match memtable {
                 0 => MemtableKind::Sorted,
                 1 => MemtableKind::SkipList,
+                2 => MemtableKind::Trie,
                 _ => return Err(Refusal::Unsupported("a kind of memtable")),
             };
             let text = |bytes: Option<&[u8]>, what| {
@@ -609,7 +611,7 @@ mod tests {
         assert!(matches!(decode(&unknown, "m", 0), Err(Error::Unsupported(_))));
         let keyspace = encode(&edit()[1..2]);
         // After tag and length: id, flushed through, kind of memtable, flags.
-        for (at, known) in [(17, 0..2), (18, 0..4), (19, 0..1), (20, 0..1)] {
+        for (at, known) in [(17, 0..3), (18, 0..4), (19, 0..1), (20, 0..1)] {
             for byte in 0..=255 {
                 let mut changed = keyspace.clone();
                 changed[at] = byte;

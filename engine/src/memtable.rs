@@ -21,12 +21,14 @@ pub mod skiplist;
 pub mod sorted;
 #[cfg(test)]
 mod tests;
+pub mod trie;
 
 /// An empty memtable.
 pub fn new(kind: MemtableKind) -> Arc<dyn Memtable> {
     match kind {
         MemtableKind::Sorted => Arc::new(sorted::SortedMemtable::default()),
         MemtableKind::SkipList => Arc::new(skiplist::SkipListMemtable::default()),
+        MemtableKind::Trie => Arc::new(trie::TrieMemtable::default()),
     }
 }
 

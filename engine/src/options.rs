@@ -163,11 +163,13 @@ pub enum MemtableKind {
     Sorted,
     /// A skip list without a lock.
     SkipList,
+    /// An adaptive radix tree behind a lock: keys that begin alike share what they begin with.
+    Trie,
 }
 
 impl MemtableKind {
     /// Every kind.
-    pub const ALL: [MemtableKind; 2] = [MemtableKind::Sorted, MemtableKind::SkipList];
+    pub const ALL: [MemtableKind; 3] = [MemtableKind::Sorted, MemtableKind::SkipList, MemtableKind::Trie];
 }
 
 /// What a keyspace is created with.

@@ -105,6 +105,7 @@ pub fn keyspace_options(options: &KeyspaceOptions) -> wit::KeyspaceOptions {
     let memtable = memtable.map(|kind| match kind {
         MemtableKind::Sorted => wit::MemtableKind::Sorted,
         MemtableKind::SkipList => wit::MemtableKind::SkipList,
+        MemtableKind::Trie => wit::MemtableKind::Trie,
     });
     let compaction = compaction.map(|strategy| strategy.to_string());
     wit::KeyspaceOptions { merge_operator, ttl_ms, memtable, compaction }

@@ -379,7 +379,7 @@ pub fn ranges_merges_and_expiry(place: &dyn Place) {
         db.create_keyspace_with(name, &options).unwrap()
     };
     let (sums, lists) =
-        (with("sums", "i64.add", MemtableKind::SkipList), with("lists", "append", MemtableKind::Sorted));
+        (with("sums", "i64.add", MemtableKind::SkipList), with("lists", "append", MemtableKind::Trie));
     let unknown = KeyspaceOptions { merge_operator: Some("none such".to_owned()), ..Default::default() };
     assert!(matches!(db.create_keyspace_with("x", &unknown), Err(Error::InvalidArgument(_))));
     assert!(matches!(db.create_keyspace_with("sums", &unknown), Err(Error::InvalidArgument(_))));

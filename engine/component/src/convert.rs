@@ -100,6 +100,7 @@ pub fn keyspace_options(options: wit::KeyspaceOptions) -> Result<KeyspaceOptions
     let memtable = memtable.map(|kind| match kind {
         wit::MemtableKind::Sorted => MemtableKind::Sorted,
         wit::MemtableKind::SkipList => MemtableKind::SkipList,
+        wit::MemtableKind::Trie => MemtableKind::Trie,
     });
     let compaction = strategy(compaction.as_deref())?;
     Ok(KeyspaceOptions { merge_operator, ttl_ms, memtable, compaction })

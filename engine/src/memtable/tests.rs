@@ -69,6 +69,7 @@ macro_rules! behaves {
 
 behaves!(sorted, MemtableKind::Sorted);
 behaves!(skiplist, MemtableKind::SkipList);
+behaves!(trie, MemtableKind::Trie);
 
 /// Only this kind promises it.
 #[test]

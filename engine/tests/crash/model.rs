@@ -186,6 +186,7 @@ pub fn create_passing(db: &dyn Database, ttl_ms: u64) -> Result<Passing> {
     let options = KeyspaceOptions {
         merge_operator: Some(OPERATOR.into()),
         ttl_ms: Some(ttl_ms),
+        memtable: Some(MemtableKind::Trie),
         ..KeyspaceOptions::default()
     };
     Ok(Passing { id: db.create_keyspace_with(PASSING, &options)?, ttl_ms })

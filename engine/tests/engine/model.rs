@@ -561,7 +561,7 @@ fn random_operations_match_the_model() {
 /// The same operations, whatever the options: nobody can tell from outside.
 #[test]
 fn options_change_nothing_that_shows() {
-    use MemtableKind::{SkipList, Sorted};
+    use MemtableKind::{SkipList, Sorted, Trie};
     fn with(memtable: usize, target: u64, cache: usize) -> Options {
         Options {
             memtable_bytes: memtable,
@@ -575,11 +575,11 @@ fn options_change_nothing_that_shows() {
         |_| (Options::default(), Sorted),
         |_| (Options::default(), SkipList),
         |_| (with(1 << 10, 1 << 10, 1 << 10), Sorted),
-        |_| (with(4 << 10, 1 << 10, 1 << 20), SkipList),
+        |_| (with(4 << 10, 1 << 10, 1 << 20), Trie),
         |_| (with(1 << 10, 1 << 20, 1 << 20), Sorted),
         |_| (Options { compression: Compression::None, ..with(2 << 10, 8 << 10, 0) }, SkipList),
         |_| (Options { wal_bytes_max: Some(3 << 10), ..with(64 << 10, 8 << 10, 1 << 16) }, Sorted),
-        |_| (Options { background: Background::Threads, ..with(2 << 10, 4 << 10, 1 << 16) }, SkipList),
+        |_| (Options { background: Background::Threads, ..with(2 << 10, 4 << 10, 1 << 16) }, Trie),
         |_| (Options { background: Background::Threads, ..with(32 << 10, 64 << 10, 1 << 16) }, Sorted),
     ];
     for_seeds(1000..1004, |seed| {

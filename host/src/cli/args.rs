@@ -450,6 +450,8 @@ pub enum Memtable {
     Sorted,
     /// A skip list
     Skiplist,
+    /// An adaptive radix tree
+    Trie,
 }
 
 impl From<Memtable> for MemtableKind {
@@ -457,6 +459,7 @@ impl From<Memtable> for MemtableKind {
         match memtable {
             Memtable::Sorted => MemtableKind::Sorted,
             Memtable::Skiplist => MemtableKind::SkipList,
+            Memtable::Trie => MemtableKind::Trie,
         }
     }
 }

@@ -178,7 +178,8 @@ fn keyspaces_are_created_and_dropped() {
         cli.run(&["keyspace", "create", "x", "--merge-operator", "i64.mul"])
             .fails(REFUSED, &["i64.mul", "i64.add, i64.min, i64.max, append"]);
         cli.run(&["keyspace", "create", "x", "--ttl", "soon"]).fails(USAGE, &["soon"]);
-        cli.run(&["keyspace", "create", "x", "--memtable", "hash"]).fails(USAGE, &["sorted", "skiplist"]);
+        cli.run(&["keyspace", "create", "x", "--memtable", "hash"])
+            .fails(USAGE, &["sorted", "skiplist", "trie"]);
         let said = cli.run(&["keyspace", "create", "hits", "--memtable", "skiplist"]).text();
         assert!(said.contains("its memtable is set"), "{said}");
         cli.run(&["put", "k", "v"]).text();

@@ -428,6 +428,7 @@ fn memtable(kind: MemtableKind) -> u32 {
     match kind {
         MemtableKind::Sorted => 0,
         MemtableKind::SkipList => 1,
+        MemtableKind::Trie => 2,
     }
 }
 

@@ -1,0 +1,100 @@
+//! A cursor that copies handles of neighbouring entries in chunks, so that a scan
+//! takes the lock seldom and never holds it between calls.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Probe, TrieMemtable};
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::key::{Entry, EntryRef, SequenceNumber};
+
+/// Most entries that are copied at once.
+const CHUNK_ENTRIES_MAX: usize = 128;
+
+/// A chunk may miss entries that were inserted since; those are newer than
+/// whatever the reader may see.
+pub(super) struct TrieCursor {
+    table: Arc<TrieMemtable>,
+    /// Ascending; empty where the cursor stands nowhere.
+    chunk: Vec<Entry>,
+    at: usize,
+    /// Doubles while the cursor keeps its direction, from one entry at a seek.
+    chunk_entries: usize,
+}
+
+impl TrieCursor {
+    pub fn new(table: Arc<TrieMemtable>) -> Self {
+        TrieCursor { table, chunk: Vec::new(), at: 0, chunk_entries: 0 }
+    }
+
+    fn fill_forward(&mut self, start: Bound<Probe<'_>>) {
+        self.chunk_entries = (self.chunk_entries * 2).clamp(1, CHUNK_ENTRIES_MAX);
+        self.chunk.clear();
+        self.table.after(start, self.chunk_entries, &mut self.chunk);
+        self.at = 0;
+    }
+
+    fn fill_backward(&mut self, end: Bound<Probe<'_>>) {
+        self.chunk_entries = (self.chunk_entries * 2).clamp(1, CHUNK_ENTRIES_MAX);
+        self.chunk.clear();
+        self.table.before(end, self.chunk_entries, &mut self.chunk);
+        self.chunk.reverse();
+        self.at = self.chunk.len().saturating_sub(1);
+    }
+}
+
+impl Cursor for TrieCursor {
+    fn seek_first(&mut self) -> Result<()> {
+        self.chunk_entries = 0;
+        self.fill_forward(Bound::Unbounded);
+        Ok(())
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        self.chunk_entries = 0;
+        self.fill_backward(Bound::Unbounded);
+        Ok(())
+    }
+
+    fn seek(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
+        self.chunk_entries = 0;
+        self.fill_forward(Bound::Included((key, seq)));
+        Ok(())
+    }
+
+    fn seek_before(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
+        self.chunk_entries = 0;
+        self.fill_backward(Bound::Excluded((key, seq)));
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<()> {
+        if self.at + 1 < self.chunk.len() {
+            self.at += 1;
+        } else if let Some(last) = self.chunk.pop() {
+            self.fill_forward(Bound::Excluded((&last.key, last.seq)));
+        }
+        Ok(())
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        if self.at > 0 {
+            self.at -= 1;
+        } else if !self.chunk.is_empty() {
+            let first = self.chunk.swap_remove(0);
+            self.fill_backward(Bound::Excluded((&first.key, first.seq)));
+        }
+        Ok(())
+    }
+
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        self.chunk.get(self.at).map(Entry::borrowed)
+    }
+
+    fn value(&self) -> Bytes {
+        self.chunk.get(self.at).map(|entry| entry.value.clone()).unwrap_or_default()
+    }
+}
