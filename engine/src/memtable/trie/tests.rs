@@ -8,12 +8,14 @@ use bytes::Bytes;
 
 use super::arena::Arena;
 use super::node::Kind;
-use super::tree::shared_prefix;
+use super::tree::{self, shared_prefix};
 use super::*;
 use crate::key::{Expiry, KEY_BYTES_MAX, ValueKind};
 
 /// Internal keys in their order, and what else an entry has.
-type Model = BTreeMap<(Vec<u8>, Reverse<u64>), (ValueKind, Expiry, Vec<u8>)>;
+type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Rest>;
+
+type Rest = (ValueKind, Expiry, Vec<u8>);
 
 struct Random(u64);
 
@@ -55,7 +57,7 @@ fn put(key: &[u8], seq: u64) -> Entry {
     }
 }
 
-fn modelled((internal, rest): (&(Vec<u8>, Reverse<u64>), &(ValueKind, Expiry, Vec<u8>))) -> Entry {
+fn modelled((internal, rest): (&(Vec<u8>, Reverse<u64>), &Rest)) -> Entry {
     Entry {
         key: internal.0.clone().into(),
         seq: SequenceNumber(internal.1.0),
@@ -340,7 +342,7 @@ fn an_empty_table() {
 #[test]
 fn bytes_count_what_is_kept() {
     let table = TrieMemtable::default();
-    let leaf = size_of::<super::tree::Leaf>();
+    let leaf = size_of::<tree::Leaf>();
     let mut needed = 0;
     for seq in 1..=100_000_u64 {
         let entry = put(&seq.to_be_bytes(), seq);
@@ -354,7 +356,7 @@ fn bytes_count_what_is_kept() {
     for seq in 1..=1000 {
         table.insert(put(b"key", seq));
     }
-    assert!(table.bytes() > bytes + 1000 * (3 + 8 + size_of::<super::tree::Version>()));
+    assert!(table.bytes() > bytes + 1000 * (3 + 8 + size_of::<tree::Version>()));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Leaves and entries in order, from any place in either direction.
 
+use std::cmp::Ordering;
+use std::iter;
 use std::ops::Bound;
 
 use super::Probe;
 use super::node::{Branch, Link};
-use super::tree::{Leaf, Tree, shared_prefix};
+use super::tree::{Leaf, Tree, Version, shared_prefix};
 use crate::key::Entry;
 
 /// A way from the root down to a leaf.
@@ -87,9 +89,9 @@ impl<'t> Walk<'t> {
         // What is below goes on as the nearest leaf does.
         let (other, own) = (nearest.key.get(shared), key.get(shared));
         Some(match own.cmp(&other) {
-            std::cmp::Ordering::Equal => Place::At(nearest),
-            std::cmp::Ordering::Less => Place::Before(link),
-            std::cmp::Ordering::Greater => Place::After(link),
+            Ordering::Equal => Place::At(nearest),
+            Ordering::Less => Place::Before(link),
+            Ordering::Greater => Place::After(link),
         })
     }
 
@@ -113,53 +115,47 @@ impl<'t> Walk<'t> {
 }
 
 /// Appends up to `count` entries from `start` on, ascending.
-pub(super) fn after(tree: &Tree, start: Bound<Probe<'_>>, mut count: usize, entries: &mut Vec<Entry>) {
+pub(super) fn after(tree: &Tree, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
     let mut walk = Walk::new(tree);
-    let mut at = match start {
+    let first = match start {
         Bound::Unbounded => tree.root().map(|root| walk.first(root)),
         Bound::Included((key, _)) | Bound::Excluded((key, _)) => walk.seek(key),
     };
-    let mut versions = match (at, start) {
-        (Some(leaf), Bound::Included((key, seq))) if leaf.key == key => leaf.versions_at(seq),
-        (Some(leaf), Bound::Excluded((key, seq))) if leaf.key == key => leaf.versions_before(seq),
-        (leaf, _) => leaf.map_or(&[][..], Leaf::versions),
+    let Some(first) = first else { return };
+    let versions = match start {
+        Bound::Included((key, seq)) if first.key == key => first.versions_at(seq),
+        Bound::Excluded((key, seq)) if first.key == key => first.versions_before(seq),
+        _ => first.versions(),
     };
-    while let Some(leaf) = at {
-        let before = entries.len();
-        entries.extend(versions.iter().rev().take(count).map(|version| leaf.entry(version)));
-        count -= entries.len() - before;
-        if count == 0 {
-            return;
-        }
-        at = walk.next();
-        versions = at.map_or(&[][..], Leaf::versions);
-    }
+    let more = iter::from_fn(|| walk.next()).map(|leaf| (leaf, leaf.versions()));
+    let found = iter::once((first, versions)).chain(more);
+    copy(
+        found.flat_map(|(leaf, versions)| iter::repeat(leaf).zip(versions.iter().rev())).take(count),
+        entries,
+    );
 }
 
 /// Appends up to `count` entries up to `end`, descending.
-pub(super) fn before(tree: &Tree, end: Bound<Probe<'_>>, mut count: usize, entries: &mut Vec<Entry>) {
+pub(super) fn before(tree: &Tree, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
     let mut walk = Walk::new(tree);
-    let mut at = match end {
+    let last = match end {
         Bound::Unbounded => tree.root().map(|root| walk.last(root)),
         Bound::Included((key, _)) | Bound::Excluded((key, _)) => walk.seek_back(key),
     };
-    let mut versions = at.map_or(&[][..], Leaf::versions);
-    if let Some(leaf) = at {
-        let older = match end {
-            Bound::Included((key, seq)) if leaf.key == key => leaf.versions_before(seq).len(),
-            Bound::Excluded((key, seq)) if leaf.key == key => leaf.versions_at(seq).len(),
-            _ => 0,
-        };
-        versions = &versions[older..];
-    }
-    while let Some(leaf) = at {
-        let before = entries.len();
-        entries.extend(versions.iter().take(count).map(|version| leaf.entry(version)));
-        count -= entries.len() - before;
-        if count == 0 {
-            return;
-        }
-        at = walk.prev();
-        versions = at.map_or(&[][..], Leaf::versions);
-    }
+    let Some(last) = last else { return };
+    let older = match end {
+        Bound::Included((key, seq)) if last.key == key => last.versions_before(seq).len(),
+        Bound::Excluded((key, seq)) if last.key == key => last.versions_at(seq).len(),
+        _ => 0,
+    };
+    let more = iter::from_fn(|| walk.prev()).map(|leaf| (leaf, leaf.versions()));
+    let found = iter::once((last, &last.versions()[older..])).chain(more);
+    copy(found.flat_map(|(leaf, versions)| iter::repeat(leaf).zip(versions)).take(count), entries);
+}
+
+/// Finds all, then copies: counting a reference lets a processor wait until all
+/// before is done, so that leaves would be brought from memory one by one.
+fn copy<'t>(found: impl Iterator<Item = (&'t Leaf, &'t Version)>, entries: &mut Vec<Entry>) {
+    let found: Vec<_> = found.collect();
+    entries.extend(found.into_iter().map(|(leaf, version)| leaf.entry(version)));
 }
