@@ -252,10 +252,21 @@ impl Mix {
     }
 }
 
-/// What an adaptive keyspace chooses among, from the most eager to write to the most
-/// eager to read: how often a byte is written, and in how many runs a key may be.
-const LADDER: [(fn() -> Scaling, u64, u64); 3] =
-    [(Scaling::write_heavy, 5, 9), (Scaling::balanced, 8, 5), (Scaling::read_heavy, 14, 3)];
+/// What an adaptive keyspace may choose.
+struct Rung {
+    scaling: fn() -> Scaling,
+    /// How often a byte is written, roughly.
+    writes: u64,
+    /// In how many runs a key may be, roughly.
+    runs: u64,
+}
+
+/// From the most eager to write to the most eager to read.
+const LADDER: [Rung; 3] = [
+    Rung { scaling: Scaling::write_heavy, writes: 5, runs: 9 },
+    Rung { scaling: Scaling::balanced, writes: 8, runs: 5 },
+    Rung { scaling: Scaling::read_heavy, writes: 14, runs: 3 },
+];
 
 /// Operations that are looked at together.
 const WINDOW: u64 = 10_000;
@@ -296,9 +307,9 @@ impl Adaptive {
 
     fn choose(&mut self, window: Mix) {
         let cost = |rung: usize| {
-            let (_, written, runs) = LADDER[rung];
+            let Rung { writes, runs, .. } = LADDER[rung];
             let [write, get, scan] = COSTS_NS;
-            window.writes * write * written + (window.gets * get + window.scans * scan) * runs
+            window.writes * write * writes + (window.gets * get + window.scans * scan) * runs
         };
         let best = (0..LADDER.len()).min_by_key(|rung| cost(*rung)).unwrap_or(self.rung);
         let before = self.rung;
@@ -313,14 +324,14 @@ impl Adaptive {
             parts(window.scans),
             if self.rung == before { "kept" } else { "changed by a step" },
             cost(before) / window.operations(),
-            LADDER[best].0(),
+            (LADDER[best].scaling)(),
             cost(best) / window.operations(),
         );
     }
 
     /// What is chosen.
     pub fn scaling(&self) -> Scaling {
-        LADDER[self.rung].0()
+        (LADDER[self.rung].scaling)()
     }
 
     /// Why, for people.
