@@ -80,14 +80,6 @@ impl<B: Branches> Node<B> {
         }
     }
 
-    /// Leads a branch that is there elsewhere.
-    pub fn set(&mut self, branch: Branch, link: Link) {
-        match branch {
-            Some(byte) => self.bytes.set(byte, link),
-            None => self.end = Some(link),
-        }
-    }
-
     /// Adds a branch; false if there is no room.
     pub fn add(&mut self, branch: Branch, link: Link) -> bool {
         match branch {

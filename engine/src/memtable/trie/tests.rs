@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::arena::Arena;
-use super::node::Kind;
+use super::node::{Few, Kind, Node};
 use super::tree::{self, shared_prefix};
 use super::*;
 use crate::key::{Expiry, KEY_BYTES_MAX, ValueKind};
@@ -357,6 +357,22 @@ fn bytes_count_what_is_kept() {
         table.insert(put(b"key", seq));
     }
     assert!(table.bytes() > bytes + 1000 * (3 + 8 + size_of::<tree::Version>()));
+}
+
+/// A node that has grown leaves its room to others.
+#[test]
+fn outgrown_nodes_take_no_memory() {
+    const NODES: u64 = 20_000;
+    let table = TrieMemtable::default();
+    let mut needed = NODES as usize * size_of::<Node<Few<16>>>();
+    for (seq, number) in (1..).zip(0..NODES * 5) {
+        let key = [&(number as u32 / 5).to_be_bytes()[..], &[(number % 5) as u8]].concat();
+        let entry = put(&key, seq);
+        needed += entry.key.len() + entry.value.len() + size_of::<tree::Leaf>();
+        table.insert(entry);
+    }
+    let (bytes, spare) = (table.bytes(), NODES as usize * size_of::<Node<Few<4>>>());
+    assert!(bytes < needed + spare, "{bytes} for {needed}");
 }
 
 #[test]

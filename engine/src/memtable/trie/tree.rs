@@ -241,13 +241,12 @@ impl Tree {
     }
 
     /// The first node or leaf on the way of `key` that is at `depth` or below it,
-    /// and the node and branch that lead there; none to the root.
-    fn edge(&self, key: &[u8], depth: usize) -> (Option<(Link, Branch)>, Link) {
+    /// and the node and byte that lead there; none to the root.
+    fn edge(&self, key: &[u8], depth: usize) -> (Option<(Link, u8)>, Link) {
         let (mut parent, mut below) = (None, self.root.expect("the tree is not empty"));
         while let Some(fork) = self.depth(below).filter(|fork| *fork < depth) {
-            let branch = key.get(fork).copied();
-            parent = Some((below, branch));
-            below = self.branch(below, branch).expect("a leaf shares the key up to depth");
+            parent = Some((below, key[fork]));
+            below = self.branch(below, Some(key[fork])).expect("a leaf shares the key up to depth");
         }
         (parent, below)
     }
@@ -272,18 +271,18 @@ impl Tree {
     }
 
     /// Makes a branch, or the root, lead elsewhere.
-    fn lead(&mut self, parent: Option<(Link, Branch)>, to: Link) {
-        let Some((link, branch)) = parent else {
+    fn lead(&mut self, parent: Option<(Link, u8)>, to: Link) {
+        let Some((link, byte)) = parent else {
             self.root = Some(to);
             return;
         };
         let number = link.number();
         match link.kind() {
             Kind::Leaf => unreachable!("a leaf has no branches"),
-            Kind::Node4 => self.nodes4[number].set(branch, to),
-            Kind::Node16 => self.nodes16[number].set(branch, to),
-            Kind::Node48 => self.nodes48[number].set(branch, to),
-            Kind::Node256 => self.nodes256[number].set(branch, to),
+            Kind::Node4 => self.nodes4[number].bytes.set(byte, to),
+            Kind::Node16 => self.nodes16[number].bytes.set(byte, to),
+            Kind::Node48 => self.nodes48[number].bytes.set(byte, to),
+            Kind::Node256 => self.nodes256[number].bytes.set(byte, to),
         }
     }
 }
