@@ -130,7 +130,8 @@ fn the_module_makes_a_checkpoint_that_survives_a_loss_of_power() {
     assert!(matches!(db.checkpoint(), Err(Error::InvalidArgument(_))), "there is one already");
     db.put(keyspace, b"later", b"", Durability::Sync).unwrap();
 
-    let image = hold(&machine.disk).image(machine.now(), machine.names, &mut Loss::Everything);
+    let now = machine.now();
+    let image = hold(&machine.disk).image(now, machine.names, &mut Loss::Everything);
     let within = format!("{STAGING_DIR}/");
     let copy = MemoryStorage::new();
     for dir in image.dirs.iter().filter_map(|dir| dir.strip_prefix(&within)) {
