@@ -10,8 +10,9 @@
 //! tombstone goes by the same rule.
 //!
 //! An operand ends nothing: what is below it is its base. It is folded into the
-//! next older version where nobody reads between the two and where the two expire
-//! in such an order that folding makes no difference.
+//! next older version where nobody reads between the two, where the two expire in such an order that
+//! folding makes no difference, and where the outcome is no longer than a value may
+//! be. Beyond that operands stay apart, and reads fold them.
 //!
 //! Versions of one key always go to the same table, and range tombstones are cut
 //! where tables are: the tables of a run must not overlap.
@@ -55,6 +56,8 @@ struct Sieve {
     snapshots: Vec<SequenceNumber>,
     /// What had expired when the job began, in Unix milliseconds.
     now_ms: u64,
+    /// Longest value that folding may make.
+    value_bytes_max: usize,
     /// Runs older than what is merged.
     older: Vec<Run>,
     /// Range tombstones of what is merged.
@@ -125,6 +128,7 @@ impl MergeJob {
             keyspace: plan.keyspace,
             snapshots,
             now_ms: core.options.environment.unix_ms(),
+            value_bytes_max: core.options.value_bytes_max,
             older: plan.older,
             range_deletes: plan.range_deletes,
             key: Vec::new(),
@@ -244,7 +248,7 @@ impl Sieve {
     }
 
     /// `operand` and the next older version of its key as one entry; `None`
-    /// where that could make a difference.
+    /// where that could make a difference, or too long a value.
     fn folded(&self, operand: &Entry, older: &EntryRef<'_>, gone: bool) -> Option<Entry> {
         let operator = self.keyspace.operator.as_ref()?;
         if self.is_read_between(older.seq, operand.seq) {
@@ -260,7 +264,8 @@ impl Sieve {
             ValueKind::Merge => (ValueKind::Merge, operator.combine(older.value, &operand.value)),
             _ => (ValueKind::Put, operator.apply(Some(older.value), &operand.value)),
         };
-        Some(Entry { kind, value: value.ok()?.into(), ..operand.clone() })
+        let value = value.ok().filter(|value| value.len() <= self.value_bytes_max)?;
+        Some(Entry { kind, value: value.into(), ..operand.clone() })
     }
 
     /// After the last version of the key at hand.
@@ -269,6 +274,7 @@ impl Sieve {
         if !self.older.iter().any(|run| run.overlaps(&self.key, &self.key))
             && let Some(operator) = &self.keyspace.operator
             && let Ok(value) = operator.apply(None, &operand.value)
+            && value.len() <= self.value_bytes_max
         {
             operand = Entry { kind: ValueKind::Put, value: value.into(), ..operand };
         }

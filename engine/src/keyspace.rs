@@ -185,7 +185,18 @@ impl Keyspace {
         self.update(|_| View::default());
     }
 
-    /// What to read now.
+    /// The view for a reader.
+    ///
+    /// # Errors
+    /// `InvalidArgument` once it has been dropped. That is looked at after the view
+    /// was taken: a view that a drop has emptied is not read.
+    pub fn view_to_read(&self) -> Result<Arc<View>> {
+        let view = self.view();
+        self.check()?;
+        Ok(view)
+    }
+
+    /// What is there now.
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&read(&self.view))
     }

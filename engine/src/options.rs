@@ -91,7 +91,8 @@ pub struct Options {
     /// Bytes of WAL after which every memtable that holds on to an old segment
     /// is flushed. Default: 4 × `memtable_bytes`.
     pub wal_bytes_max: Option<u64>,
-    /// Longest value, in bytes. Default: 64 MiB natively; on wasm the host sets
+    /// Longest value that is written, in bytes. Operands of merges may add up to a
+    /// longer one: reads answer it, and compactions leave its operands apart. Default: 64 MiB natively; on wasm the host sets
     /// min(64 MiB, memory cap / 8).
     pub value_bytes_max: usize,
     /// Longest encoded batch, in bytes. Default: 256 MiB natively; on wasm the

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use duramen::storage::memory::MemoryStorage;
 use duramen::{
     Background, Compression, Database, Db, Durability, Error, Keyspace, KeyspaceOptions, MemtableKind,
-    Options, WriteBatch,
+    Options, ScanRange, WriteBatch,
 };
 use shuttle::thread;
 
@@ -186,6 +186,40 @@ fn a_drop_among_writers_and_readers_is_clean() {
         drop((db, keyspace));
         let db = Db::open_with(Arc::new(storage), options(Background::Inline)).unwrap();
         assert_eq!(db.keyspaces().unwrap(), []);
+    });
+}
+
+/// A read had taken the emptied view of a keyspace that was dropped after the read
+/// had looked whether it was there, and answered that there is no value.
+#[test]
+fn a_read_beside_a_drop_answers_from_before_it_or_refuses() {
+    explore(|| {
+        let storage = MemoryStorage::new();
+        let (db, keyspace) = open(&storage, Background::Inline);
+        keyspace.put(b"key", b"value").unwrap();
+        let reader = {
+            let (db, keyspace) = (db.clone(), keyspace.clone());
+            thread::spawn(move || {
+                let all = ScanRange::all();
+                let answers = [
+                    keyspace.get(b"key").map(|value| value.is_some()),
+                    keyspace.multi_get([b"key"]).map(|values| values[0].is_some()),
+                    keyspace.range::<&[u8]>(..).next().map_or(Ok(false), |row| row.map(|_| true)),
+                    db.scan(keyspace.id(), &all, None)
+                        .and_then(|mut scan| Ok(!scan.next_page(1)?.is_empty())),
+                    db.transaction().get(&keyspace, b"key").map(|value| value.is_some()),
+                    db.transaction().prefix(&keyspace, b"").map(|mut rows| rows.next().is_some()),
+                ];
+                for (index, answer) in answers.into_iter().enumerate() {
+                    match answer {
+                        Ok(true) | Err(Error::InvalidArgument(_)) => {}
+                        other => panic!("read {index}: {other:?}"),
+                    }
+                }
+            })
+        };
+        assert!(db.drop_keyspace("k").unwrap());
+        reader.join().unwrap();
     });
 }
 

@@ -114,7 +114,7 @@ impl Database for Db {
         let seq = self.sequence_of(snapshot)?;
         let keyspace = self.handle(keyspace)?;
         keyspace.inner.usage.note_scan();
-        let view = keyspace.inner.view();
+        let view = keyspace.inner.view_to_read()?;
         let bounds = (range.start.clone(), range.end.clone());
         let (operator, moment) = (keyspace.inner.operator.clone(), self.core().moment(&view, seq));
         let rows = RowCursor::new(view, operator, bounds, moment, range.reverse, None)?;

@@ -136,16 +136,9 @@ impl Keyspace {
         self.engine.parts.core.options.durability
     }
 
-    /// # Errors
-    /// `InvalidArgument` if the database is closed or the keyspace dropped.
-    pub(super) fn check(&self) -> Result<()> {
-        self.engine.parts.core.check_open()?;
-        self.inner.check()
-    }
-
     pub(super) fn get_at(&self, key: &[u8], snapshot: Option<SequenceNumber>) -> Result<Option<Bytes>> {
-        self.check()?;
-        let view = self.inner.view();
+        self.engine.parts.core.check_open()?;
+        let view = self.inner.view_to_read()?;
         let moment = self.engine.parts.core.moment(&view, snapshot);
         self.inner.usage.note_gets(1);
         Search::new(key, moment).run(&view, &self.inner.operator)
@@ -156,8 +149,8 @@ impl Keyspace {
         keys: impl IntoIterator<Item = K>,
         snapshot: Option<SequenceNumber>,
     ) -> Result<Vec<Option<Bytes>>> {
-        self.check()?;
-        let view = self.inner.view();
+        self.engine.parts.core.check_open()?;
+        let view = self.inner.view_to_read()?;
         let moment = self.engine.parts.core.moment(&view, snapshot);
         let get = |key: K| Search::new(key.as_ref(), moment).run(&view, &self.inner.operator);
         let values: Vec<_> = keys.into_iter().map(get).collect::<Result<_>>()?;

@@ -15,6 +15,8 @@ use crate::read::{Bounds, Moment, RowCursor};
 pub struct Rows {
     keyspace: Keyspace,
     view: Arc<View>,
+    /// The keyspace had been dropped when the view was taken.
+    dropped: bool,
     moment: Moment,
     bounds: Bounds,
     front: Option<RowCursor>,
@@ -28,9 +30,11 @@ pub struct Rows {
 impl Rows {
     pub(super) fn new(keyspace: Keyspace, bounds: Bounds, snapshot: Option<SequenceNumber>) -> Rows {
         let view = keyspace.inner.view();
+        let dropped = keyspace.inner.is_dropped();
         let moment = keyspace.engine.parts.core.moment(&view, snapshot);
         Rows {
             view,
+            dropped,
             moment,
             bounds,
             keyspace,
@@ -44,6 +48,9 @@ impl Rows {
 
     fn step(&mut self, reverse: bool) -> Result<Option<(Bytes, Bytes)>> {
         self.keyspace.engine.parts.core.check_open()?;
+        if self.dropped {
+            self.keyspace.inner.check()?;
+        }
         let end = if reverse { &mut self.back } else { &mut self.front };
         let cursor = match end {
             Some(cursor) => cursor,

@@ -286,21 +286,20 @@ impl Transaction {
             return search.run(&keyspace::View::default(), &keyspace.operator);
         }
         self.reads.add_point(keyspace.id, key);
-        let found = search.run(&keyspace.view(), &keyspace.operator);
+        let found = keyspace.view_to_read().and_then(|view| search.run(&view, &keyspace.operator));
         self.note(found)
     }
 
     fn scan_in(&mut self, keyspace: &keyspace::Keyspace, range: &ScanRange) -> Result<Box<dyn Scan>> {
         self.check()?;
-        keyspace.check()?;
+        let view = keyspace.view_to_read()?;
         let bounds: Bounds = (range.start.clone(), range.end.clone());
         self.reads.add_range(keyspace.id, &bounds);
         let own = self.own.keyspace(keyspace.id).map(|changes| OwnRows {
             cursor: Box::new(OwnCursor { entries: changes.entries(OWN), at: None }),
             range_deletes: Arc::new(changes.range_deletes.clone()),
         });
-        let (view, operator) = (keyspace.view(), keyspace.operator.clone());
-        let rows = RowCursor::new(view, operator, bounds, self.moment(), range.reverse, own);
+        let rows = RowCursor::new(view, keyspace.operator.clone(), bounds, self.moment(), range.reverse, own);
         let rows = self.note(rows)?;
         Ok(Box::new(PageScan { engine: Arc::clone(&self.engine), rows }))
     }

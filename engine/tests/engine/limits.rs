@@ -7,7 +7,7 @@ use std::ops::Bound;
 use duramen::api::{Database, ScanRange};
 use duramen::key::KEY_BYTES_MAX;
 use duramen::storage::memory::MemoryStorage;
-use duramen::{Durability, Error, KeyspaceId, Options, Result, SnapshotId, WriteBatch};
+use duramen::{Durability, Error, KeyspaceId, KeyspaceOptions, Options, Result, SnapshotId, WriteBatch};
 
 use crate::support::{contents, files, kind, open, scan, small};
 
@@ -200,7 +200,7 @@ fn names_of_keyspaces() {
 fn what_a_commit_adds_to_a_batch_counts_too() {
     let options = Options { value_bytes_max: 100, batch_bytes_max: 400, ..Options::default() };
     let db = duramen::Db::open_with(std::sync::Arc::new(MemoryStorage::new()), options).unwrap();
-    let with = |merge_operator: Option<&str>, ttl_ms| duramen::KeyspaceOptions {
+    let with = |merge_operator: Option<&str>, ttl_ms| KeyspaceOptions {
         merge_operator: merge_operator.map(str::to_owned),
         ttl_ms,
         memtable: None,
@@ -219,4 +219,37 @@ fn what_a_commit_adds_to_a_batch_counts_too() {
     batch.merge(&lists, b"k", &[1; 60]).merge(&lists, b"k", &[2; 60]);
     assert!(matches!(batch.commit(Durability::Buffered), Err(Error::InvalidArgument(_))));
     assert_eq!(lists.get(b"k").unwrap(), None);
+}
+
+/// Compactions had folded operands into one value of any length.
+#[test]
+fn operands_that_add_up_to_more_than_a_value_stay_apart() {
+    let storage = MemoryStorage::new();
+    let db = open(&storage, Options { value_bytes_max: 1000, ..small() }).unwrap();
+    let append = KeyspaceOptions { merge_operator: Some("append".into()), ..KeyspaceOptions::default() };
+    let keyspace = db.keyspace_with("appended", append).unwrap();
+    let mut expected = Vec::new();
+    for n in 0..10 {
+        keyspace.merge(b"key", &[n; 300]).unwrap();
+        expected.extend([n; 300]);
+        db.flush().unwrap();
+    }
+    for _ in 0..2 {
+        db.compact().unwrap();
+        assert_eq!(keyspace.get(b"key").unwrap().as_deref(), Some(&expected[..]));
+        for range in [ScanRange::all(), ScanRange::all().reversed()] {
+            let found = scan(&db, keyspace.id(), &range).unwrap();
+            assert_eq!(found, [(b"key".to_vec(), expected.clone())]);
+        }
+        // Three to an operand, from the newest on, and the oldest is left.
+        let stats = db.stats().unwrap();
+        let [run] = &stats.keyspaces[0].runs[..] else { panic!("{stats:?}") };
+        assert_eq!(run.entries, 4);
+    }
+    // What ends them ends them all.
+    keyspace.put(b"key", b"short").unwrap();
+    keyspace.merge(b"key", b"er").unwrap();
+    db.compact().unwrap();
+    assert_eq!(keyspace.get(b"key").unwrap().as_deref(), Some(&b"shorter"[..]));
+    assert_eq!(db.stats().unwrap().keyspaces[0].runs[0].entries, 1);
 }
