@@ -161,6 +161,15 @@ fn entry((key, content): (&InternalKey, &Content)) -> Entry {
     Entry { key: key.key.clone(), seq: key.seq, kind, expires_at, value }
 }
 
+/// Has the processor fetch what a walk is about to read. Keys and values lie all
+/// over memory; one after another, as a walk gets to them, they would be waited
+/// for one by one.
+fn fetch(chunk: &[Entry]) {
+    let byte = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
+    let sum = |Entry { key, value, .. }: &Entry| byte(key.first()) + byte(value.first()) + byte(value.last());
+    std::hint::black_box(chunk.iter().map(sum).sum::<usize>());
+}
+
 impl SortedCursor {
     fn fill_forward(&mut self, start: Bound<(&[u8], SequenceNumber)>) {
         self.chunk_entries = (self.chunk_entries * 2).clamp(1, CHUNK_ENTRIES_MAX);
@@ -168,6 +177,8 @@ impl SortedCursor {
         let entries = range(&map, start, Bound::Unbounded).take(self.chunk_entries);
         self.chunk.clear();
         self.chunk.extend(entries.map(entry));
+        drop(map);
+        fetch(&self.chunk);
         self.at = 0;
     }
 
@@ -177,6 +188,8 @@ impl SortedCursor {
         let entries = range(&map, Bound::Unbounded, end).rev().take(self.chunk_entries);
         self.chunk.clear();
         self.chunk.extend(entries.map(entry));
+        drop(map);
+        fetch(&self.chunk);
         self.chunk.reverse();
         self.at = self.chunk.len().saturating_sub(1);
     }
