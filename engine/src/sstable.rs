@@ -67,6 +67,9 @@ pub struct TableOptions {
     /// Encoded bytes of a row group, which the writer keeps in memory. Default:
     /// 16 MiB.
     pub row_group_bytes: usize,
+    /// Bytes after which what was written is synced, before a row group. Default:
+    /// 8 MiB: the last sync is short then, and does not hold up those of the WAL.
+    pub sync_bytes: usize,
     /// Bits of the filter for each key, before rounding up. Default: 10.
     pub bloom_bits_per_key: usize,
     /// Compression of values. Default: Snappy.
@@ -83,6 +86,7 @@ impl Default for TableOptions {
             page_value_bytes: 16 << 10,
             row_group_rows: 98_304,
             row_group_bytes: 16 << 20,
+            sync_bytes: 8 << 20,
             bloom_bits_per_key: 10,
             compression: Compression::default(),
             expires: false,

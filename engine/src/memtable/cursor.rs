@@ -24,6 +24,15 @@ pub(super) trait Neighbours: Send + Sync {
     fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>);
 }
 
+/// Has the processor fetch what a walk is about to read. Keys and values lie all
+/// over memory; one after another, as a walk gets to them, they would be waited
+/// for one by one.
+fn fetch(chunk: &[Entry]) {
+    let byte = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
+    let sum = |Entry { key, value, .. }: &Entry| byte(key.first()) + byte(value.first()) + byte(value.last());
+    std::hint::black_box(chunk.iter().map(sum).sum::<usize>());
+}
+
 /// A chunk may miss entries that were inserted since; those are newer than
 /// whatever the reader may see.
 pub(super) struct ChunkCursor<T> {
@@ -44,6 +53,7 @@ impl<T: Neighbours> ChunkCursor<T> {
         self.chunk_entries = (self.chunk_entries * 2).clamp(1, CHUNK_ENTRIES_MAX);
         self.chunk.clear();
         self.table.after(start, self.chunk_entries, &mut self.chunk);
+        fetch(&self.chunk);
         self.at = 0;
     }
 
@@ -51,6 +61,7 @@ impl<T: Neighbours> ChunkCursor<T> {
         self.chunk_entries = (self.chunk_entries * 2).clamp(1, CHUNK_ENTRIES_MAX);
         self.chunk.clear();
         self.table.before(end, self.chunk_entries, &mut self.chunk);
+        fetch(&self.chunk);
         self.chunk.reverse();
         self.at = self.chunk.len().saturating_sub(1);
     }

@@ -21,23 +21,20 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use self::cursor::TrieCursor;
 use self::tree::Tree;
 use super::Memtable;
+use super::cursor::{ChunkCursor, Neighbours};
+use super::node::Probe;
 use crate::cursor::Cursor;
 use crate::key::{Entry, SequenceNumber};
 use crate::sync::{RwLock, read, write};
 
 mod arena;
-mod cursor;
 mod node;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod walk;
-
-/// An internal key, borrowed.
-type Probe<'k> = (&'k [u8], SequenceNumber);
 
 /// A trie of keys with their versions.
 #[derive(Debug, Default)]
@@ -45,13 +42,11 @@ pub struct TrieMemtable {
     tree: RwLock<Tree>,
 }
 
-impl TrieMemtable {
-    /// Appends up to `count` entries from `start` on, ascending.
+impl Neighbours for TrieMemtable {
     fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
         walk::after(&read(&self.tree), start, count, entries);
     }
 
-    /// Appends up to `count` entries up to `end`, descending.
     fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
         walk::before(&read(&self.tree), end, count, entries);
     }
@@ -69,7 +64,7 @@ impl Memtable for TrieMemtable {
     }
 
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
-        Box::new(TrieCursor::new(self))
+        Box::new(ChunkCursor::new(self))
     }
 
     fn entries(&self) -> usize {

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::key::{EntryRef, Expiry, ValueKind, compare_internal};
 use crate::storage::Storage;
 use crate::storage::memory::MemoryStorage;
+use crate::storage::trace::TraceStorage;
 
 type Entry = (Vec<u8>, u64, ValueKind, Vec<u8>);
 
@@ -32,7 +33,7 @@ fn identity() -> TableIdentity {
     TableIdentity { database_id: 5, number: FileNumber(7), keyspace: KeyspaceId(1), level: 0 }
 }
 
-fn write(storage: &MemoryStorage, entries: &[Entry], options: TableOptions) -> TableMeta {
+fn write(storage: &dyn Storage, entries: &[Entry], options: TableOptions) -> TableMeta {
     for dir in ["sst", "sst/1"] {
         storage.create_dir(dir).unwrap();
     }
@@ -96,6 +97,24 @@ fn small() -> TableOptions {
 
 fn get(table: &Table, key: &[u8], seq: u64) -> Option<Found> {
     table.get(&lookup(key, seq), hash_key(key)).unwrap()
+}
+
+#[test]
+fn a_long_table_is_synced_on_its_way() {
+    let traced = |sync_bytes| {
+        let trace = TraceStorage::new(Arc::new(MemoryStorage::new()));
+        let entries = entries(&mut Random(9), 1500);
+        write(&trace, &entries, TableOptions { sync_bytes, ..small() });
+        let lines = trace.take_changes();
+        lines.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let is_sync = |line: &&String| line.starts_with("sync ");
+    let lines = traced(8 << 10);
+    let length: usize = lines.iter().filter_map(|line| line.split(' ').nth(2)?.parse::<usize>().ok()).sum();
+    let syncs = lines.iter().filter(is_sync).count();
+    assert!(syncs > 2 && syncs <= 1 + length / (8 << 10), "{syncs} syncs of {length} bytes");
+    assert!(is_sync(&lines.last().unwrap()), "{lines:?}");
+    assert_eq!(traced(usize::MAX).iter().filter(is_sync).count(), 1);
 }
 
 #[test]

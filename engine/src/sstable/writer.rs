@@ -52,6 +52,8 @@ pub struct TableWriter {
     page: PageRows,
     group: GroupRows,
     integrity: Integrity,
+    /// Bytes written when the file was last synced.
+    synced: usize,
     row_groups: Vec<RowGroupMetaData>,
     column_indexes: Vec<Vec<Option<ColumnIndexMetaData>>>,
     offset_indexes: Vec<Vec<Option<OffsetIndexMetaData>>>,
@@ -167,6 +169,7 @@ impl TableWriter {
             page: PageRows::default(),
             group: GroupRows::default(),
             integrity,
+            synced: 0,
             row_groups: Vec::new(),
             column_indexes: Vec::new(),
             offset_indexes: Vec::new(),
@@ -403,6 +406,7 @@ impl TableWriter {
         if self.group.rows == 0 {
             return Ok(());
         }
+        self.sync_written()?;
         let mut group = std::mem::take(&mut self.group);
         let group_offset = self.out.bytes_written();
         let filter = filter::build(&group.hashes, self.options.bloom_bits_per_key);
@@ -464,6 +468,17 @@ impl TableWriter {
             Some(statistics) => chunk.set_statistics(statistics),
             None => chunk,
         }
+    }
+
+    /// Syncs what was written so far, if that is much. Nothing counts on it: the
+    /// last sync is for all bytes.
+    fn sync_written(&mut self) -> Result<()> {
+        let written = self.out.bytes_written();
+        if written - self.synced >= self.options.sync_bytes {
+            lock(&self.sink.0).file.sync_data()?;
+            self.synced = written;
+        }
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {

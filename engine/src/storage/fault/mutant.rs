@@ -51,11 +51,13 @@ pub enum SyncPoint {
     RootRecovered,
     /// The name of a keyspace's directory, before the manifest has the keyspace.
     KeyspaceName,
-    /// An SSTable of a flush, before the manifest names it.
+    /// An SSTable of a flush, before the manifest names it. A long one is synced
+    /// while it is written, too; that only makes this sync shorter.
     FlushTable,
     /// The name of an SSTable of a flush, before the manifest has it.
     FlushName,
-    /// An SSTable of a compaction, before the manifest names it.
+    /// An SSTable of a compaction, before the manifest names it; long ones as of
+    /// a flush.
     CompactionTable,
     /// The name of an SSTable of a compaction, before the manifest has it.
     CompactionName,
