@@ -391,7 +391,8 @@ impl Model {
         for _ in 0..READS {
             let key = (from + self.reads.below(to - from)) as u32;
             let key = key.to_be_bytes();
-            let holds = self.tree.metas().filter(|meta| meta.key_min[..] <= key[..] && key[..] <= meta.key_max[..]);
+            let holds =
+                self.tree.metas().filter(|meta| meta.key_min[..] <= key[..] && key[..] <= meta.key_max[..]);
             self.sums.runs += holds.count() as u64;
             self.sums.reads += 1;
         }

@@ -42,7 +42,10 @@ fn of_engine(simulation: &Simulation) -> (f64, f64) {
     while more {
         let mut batch = db.batch();
         for _ in 0..20 {
-            let Some(entry) = writes.next() else { more = false; break };
+            let Some(entry) = writes.next() else {
+                more = false;
+                break;
+            };
             let mut key = [0; KEY_BYTES];
             key[KEY_BYTES - 4..].copy_from_slice(&entry.key.to_be_bytes());
             match entry.tombstone {
@@ -81,11 +84,38 @@ fn sweep() {
     let s = std::env::var("S").unwrap_or("L10,L4,N,T4,T8,T8/T4,T4/L4,L4/L10".into());
     let w = std::env::var("W").unwrap_or("uniform zipfian sequential time-series queue overwrite".into());
     for w in w.split(' ') {
-        println!("{w:12} {:>12} {:>6} {:>6} {:>6} {:>6} {:>6} {:>4} {:>5} {:>5} {:>5} {:>8}", "scaling", "WA", "space", "mean", "max", "runs", "max", "merge", "move", "drop", "job MiB");
-        for s in s.split([' ', ';']) { for s in (if std::env::var("S").is_ok() { vec![s] } else { s.split(',').collect() }) {
-            let start = std::time::Instant::now();
-            let o = Simulation { entries: n, workload: w.parse().unwrap(), scaling: s.parse().unwrap(), target_file_bytes: t << 20, ..Simulation::default() }.run(|_| {}).unwrap();
-            println!("{:12} {s:>12} {:6.2} {:6.2} {:6.2} {:6.2} {:6.2} {:4} {:5} {:5} {:5} {:8.1} {:?}", "", o.write_amplification(), o.space_settled(), o.space_mean, o.space_max, o.runs_mean, o.runs_max, o.merges, o.moves, o.drops, o.job_bytes_max as f64 / 1048576.0, start.elapsed());
-        }}
+        println!(
+            "{w:12} {:>12} {:>6} {:>6} {:>6} {:>6} {:>6} {:>4} {:>5} {:>5} {:>5} {:>8}",
+            "scaling", "WA", "space", "mean", "max", "runs", "max", "merge", "move", "drop", "job MiB"
+        );
+        for s in s.split([' ', ';']) {
+            for s in (if std::env::var("S").is_ok() { vec![s] } else { s.split(',').collect() }) {
+                let start = std::time::Instant::now();
+                let o = Simulation {
+                    entries: n,
+                    workload: w.parse().unwrap(),
+                    scaling: s.parse().unwrap(),
+                    target_file_bytes: t << 20,
+                    ..Simulation::default()
+                }
+                .run(|_| {})
+                .unwrap();
+                println!(
+                    "{:12} {s:>12} {:6.2} {:6.2} {:6.2} {:6.2} {:6.2} {:4} {:5} {:5} {:5} {:8.1} {:?}",
+                    "",
+                    o.write_amplification(),
+                    o.space_settled(),
+                    o.space_mean,
+                    o.space_max,
+                    o.runs_mean,
+                    o.runs_max,
+                    o.merges,
+                    o.moves,
+                    o.drops,
+                    o.job_bytes_max as f64 / 1048576.0,
+                    start.elapsed()
+                );
+            }
+        }
     }
 }
