@@ -2,7 +2,8 @@
 //! places and what is shadowed or deleted gives its space back.
 //!
 //! [`pick`] decides, on plain descriptions of the runs and without I/O; a
-//! [`Compaction`] carries it out in steps.
+//! `Compaction` carries it out in steps. [`simulate`] shows what becomes of a tree
+//! that grows by picks, and [`picture`] what one looks like.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,6 +26,8 @@ use crate::sync::lock;
 use crate::version::{Run, RunCursor, TableHandle, Version};
 
 pub mod pick;
+pub mod picture;
+pub mod simulate;
 
 use pick::{Parameters, Pick, RunShape, Work};
 

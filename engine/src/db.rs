@@ -11,6 +11,7 @@ use crate::background::Background;
 use crate::backup::{BackupInfo, Backups};
 use crate::batch::WriteBatch;
 use crate::checkpoint::{self, CheckpointReport};
+use crate::compaction::{self, pick};
 use crate::core::Core;
 use crate::edit::Item;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ use crate::key::SequenceNumber;
 use crate::options::{Durability, KeyspaceOptions, Options};
 use crate::read_set::ReadSet;
 use crate::recovery;
-use crate::stats::Lane;
+use crate::stats::{Lane, RunInfo};
 use crate::storage::Storage;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, lock};
@@ -220,6 +221,22 @@ impl Db {
     pub fn backup(&self, backups: &Backups) -> Result<BackupInfo> {
         let Parts { core, writes, .. } = &*self.engine.parts;
         backups.create(core, writes)
+    }
+
+    /// The sorted runs of the keyspace `name` as they are now, newest first, table by
+    /// table; `None` if there is no such keyspace. It reads no table, and works where
+    /// the database is open read-only.
+    ///
+    /// # Errors
+    /// `InvalidArgument` once the database is closed.
+    pub fn tables(&self, name: &str) -> Result<Option<Vec<RunInfo>>> {
+        let core = self.core();
+        core.check_open()?;
+        Ok(core.find_keyspace(name).map(|keyspace| {
+            let view = keyspace.view();
+            let parameters = compaction::parameters(core, &keyspace);
+            pick::describe(&compaction::shapes(&view.version), &parameters)
+        }))
     }
 
     /// A checkpoint that shares no file with its source.

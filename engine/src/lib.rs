@@ -35,7 +35,7 @@ mod background;
 pub mod backup;
 pub mod batch;
 pub mod checkpoint;
-mod compaction;
+pub mod compaction;
 mod core;
 pub mod current;
 pub mod cursor;

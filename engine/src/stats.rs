@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::key::KeyspaceId;
+use crate::key::{FileNumber, KeyspaceId};
 
 /// Sizes and counters of an open database. Counters start at zero at open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -275,6 +275,51 @@ pub struct RunStats {
     pub tombstones: u64,
     /// Range tombstones among them.
     pub range_tombstones: u64,
+}
+
+/// One sorted run, table by table, as [`crate::Db::tables`] tells it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunInfo {
+    /// The deepest level of its tables.
+    pub level: u32,
+    /// Bytes that it would have if it spanned all keys as densely as it does its own.
+    pub density: f64,
+    /// Its tables, in order of their keys.
+    pub tables: Vec<TableInfo>,
+}
+
+impl RunInfo {
+    /// Bytes of its tables.
+    pub fn bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.bytes).sum()
+    }
+}
+
+/// One SSTable in [`RunInfo`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TableInfo {
+    /// Number of its file.
+    pub number: FileNumber,
+    /// Its level.
+    pub level: u32,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// As in [`RunInfo`].
+    pub density: f64,
+    /// Entries, versions and tombstones included.
+    pub entries: u64,
+    /// Tombstones among them, and range tombstones.
+    pub tombstones: u64,
+    /// First key.
+    pub key_min: Vec<u8>,
+    /// Last key.
+    pub key_max: Vec<u8>,
+    /// Share of the keyspace's bytes below its first key, 0 to 1.
+    pub share_min: f64,
+    /// Share of the keyspace's bytes up to its last key, 0 to 1.
+    pub share_max: f64,
+    /// Latest expiry in Unix milliseconds; 0 if some entry never expires.
+    pub expires_max: u64,
 }
 
 /// What [`crate::Database::verify`] read and found.

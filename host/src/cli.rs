@@ -6,10 +6,13 @@ mod backup;
 mod data;
 mod export;
 mod import;
+mod inspect;
 mod keyspace;
 mod report;
 mod rows;
 mod scan;
+mod simulate;
+mod svg;
 mod text;
 
 use std::io::{self, IsTerminal};
@@ -101,6 +104,8 @@ fn dispatch(arguments: &Arguments) -> Result<Outcome> {
         Command::Compact(compact) => report::compact(&home, compact),
         Command::Verify => report::verify(&home),
         Command::Stats(stats) => report::stats(&home, stats),
+        Command::Inspect(inspect) => inspect::inspect(&home, inspect),
+        Command::Simulate(simulate) => simulate::simulate(simulate),
     }
 }
 

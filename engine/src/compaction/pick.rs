@@ -26,6 +26,7 @@ use std::ops::Range;
 use crate::key::{FileNumber, SequenceNumber};
 use crate::scaling::Scaling;
 use crate::sstable::TableMeta;
+use crate::stats::{RunInfo, TableInfo};
 
 /// Files' worth of bytes that a merge may take along from deeper levels.
 const CASCADE_FILES_MAX: u64 = 16;
@@ -190,6 +191,33 @@ pub fn levels(runs: &[RunShape<'_>], parameters: &Parameters) -> (Vec<f64>, Vec<
     (tree.bounds, levels)
 }
 
+/// Everything about `runs` that a picture of them shows.
+pub fn describe(runs: &[RunShape<'_>], parameters: &Parameters) -> Vec<RunInfo> {
+    let tree = Tree::new(runs, parameters);
+    let table = |node: &Node<'_>| {
+        let meta = node.meta;
+        TableInfo {
+            number: meta.number,
+            level: node.level as u32,
+            bytes: meta.bytes,
+            density: node.density,
+            entries: meta.entries(),
+            tombstones: meta.deletes + meta.range_deletes,
+            key_min: meta.key_min.clone(),
+            key_max: meta.key_max.clone(),
+            share_min: tree.share_below(&meta.key_min),
+            share_max: tree.share_below(&meta.key_max),
+            expires_max: meta.expires_max,
+        }
+    };
+    let runs = tree.runs.iter().map(|run| RunInfo {
+        level: run.nodes.iter().map(|node| node.level).max().unwrap_or(0) as u32,
+        density: run.density,
+        tables: run.nodes.iter().map(table).collect(),
+    });
+    runs.collect()
+}
+
 type Keys<'a> = (&'a [u8], &'a [u8]);
 
 /// A table and where it belongs.
@@ -282,10 +310,7 @@ impl<'a> Tree<'a> {
     /// Fills in densities, then bounds, then levels.
     fn measure(&mut self) {
         let total: u64 = self.runs.iter().map(RunNodes::bytes).sum();
-        let share = |(min, max): Keys<'_>| {
-            let bytes: f64 = self.runs.iter().map(|run| run.bytes_below(max) - run.bytes_below(min)).sum();
-            bytes / (total as f64).max(1.0)
-        };
+        let share = |(min, max): Keys<'_>| self.share_below(max) - self.share_below(min);
         let mut densities: Vec<(Vec<f64>, f64)> = Vec::new();
         for run in &self.runs {
             let shares: Vec<f64> =
@@ -307,6 +332,13 @@ impl<'a> Tree<'a> {
             }
         }
         self.runs = runs;
+    }
+
+    /// Share of all bytes whose keys are below `key`.
+    fn share_below(&self, key: &[u8]) -> f64 {
+        let bytes: f64 = self.runs.iter().map(|run| run.bytes_below(key)).sum();
+        let total: u64 = self.runs.iter().map(RunNodes::bytes).sum();
+        bytes / (total as f64).max(1.0)
     }
 
     fn deepest(&self) -> usize {

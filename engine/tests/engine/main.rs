@@ -9,6 +9,7 @@ mod crash;
 mod golden;
 mod limits;
 mod model;
+mod pictures;
 mod random;
 mod read_only;
 mod recorder;

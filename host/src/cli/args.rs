@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use duramen::compaction::simulate::Workload;
 use duramen::{CompactionStrategy, Durability, KeyspaceOptions, MemtableKind};
 
 use super::text;
@@ -151,6 +152,30 @@ Examples:
   duramen --db data export users.parquet
   duramen --db data export --format csv --output - | head";
 
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  duramen --db data inspect
+  duramen --db data inspect --keyspace users --svg users.svg
+  duramen --db data inspect --json
+
+A line is a sorted run, the newest on top, from the first key of the keyspace to the
+last; a table is as wide as its share of the bytes, and the darker the denser. The
+database is opened for reading alone, by this process; while somebody has it open for
+writing, that is refused.";
+
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  duramen simulate                                      # every scaling and workload
+  duramen simulate --scaling T4/L4 --scaling T8,T4/L4 --workload overwrite,queue
+  duramen simulate --entries 100M --value-bytes 1000 --memtable-bytes 64MiB
+  duramen simulate --workload overwrite --svg overwrite.svg
+
+Nothing is read or written but the picture: the engine's own choice of compactions runs
+over a model of its tables. Columns: bytes written to tables for each byte put, without
+the log; runs that may hold a key, on average and at most; bytes of tables for each
+byte of newest versions, on average, at most and in the end; merges, moves and drops;
+bytes of the largest merge. Values are taken to be compressed by half.";
+
 /// An embedded key-value database whose SSTables are Parquet files.
 #[derive(Debug, Parser)]
 #[command(name = "duramen", version, about, after_help = EXAMPLES)]
@@ -234,6 +259,12 @@ pub enum Command {
     Verify,
     /// Show sizes, levels and counters
     Stats(Stats),
+    /// Draw the sorted runs of each keyspace
+    #[command(after_help = INSPECT_EXAMPLES)]
+    Inspect(Inspect),
+    /// Compare compaction settings on a model of the tables
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(Simulate),
 }
 
 /// What to do about backups.
@@ -589,6 +620,50 @@ pub struct Stats {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Only this keyspace [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub keyspace: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Write a picture to this file as well
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// A preset, or parameters as in T4/L4; repeatable [default: a choice of both]
+    #[arg(long, value_name = "SCALING")]
+    pub scaling: Vec<String>,
+    /// uniform, zipfian, sequential, time-series, queue or overwrite [default: all]
+    #[arg(long, value_name = "NAME[,NAME...]", value_delimiter = ',')]
+    pub workload: Vec<Workload>,
+    /// Keys that the workload is about
+    #[arg(long, value_name = "N", default_value = "10M", value_parser = text::parse_count)]
+    pub entries: u64,
+    /// Bytes of a value
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = text::parse_bytes)]
+    pub value_bytes: u64,
+    /// Bytes of a memtable
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = text::parse_bytes)]
+    pub memtable_bytes: u64,
+    /// Bytes at which a merge begins its next file
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = text::parse_bytes)]
+    pub target_file_bytes: u64,
+    /// Print one JSON array
+    #[arg(long)]
+    pub json: bool,
+    /// Write a chart to this file as well
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// No progress bar
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 #[cfg(test)]

@@ -65,6 +65,25 @@ pub fn parse_ttl_or_never(text: &str) -> Result<u64, String> {
     if text == "never" { Ok(0) } else { parse_ttl(text) }
 }
 
+/// The number of `500`, `500k`, `10M` or `1G`.
+pub fn parse_count(text: &str) -> Result<u64, String> {
+    let units = [("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000), ("", 1)];
+    parse_with(text, &units).ok_or_else(|| "a number, or one with k, M or G: 500k, 10M".to_owned())
+}
+
+/// The bytes of `500`, `64KiB`, `8MiB` or `1GiB`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
+    parse_with(text, &units).ok_or_else(|| "a number, or one with KiB, MiB or GiB: 64KiB, 8MiB".to_owned())
+}
+
+fn parse_with(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    units.iter().find_map(|(unit, factor)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*factor).filter(|number| *number > 0)
+    })
+}
+
 /// Printable text as it is, everything else as 0x and hexadecimal digits.
 pub fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
@@ -112,6 +131,17 @@ mod tests {
             assert!(parse_ttl(text).is_err(), "{text}");
         }
         assert_eq!(parse_ttl_or_never("never"), Ok(0));
+    }
+
+    #[test]
+    fn numbers_have_units() {
+        assert_eq!(parse_count("10M"), Ok(10_000_000));
+        assert_eq!(parse_count("7"), Ok(7));
+        assert_eq!(parse_bytes("8MiB"), Ok(8 << 20));
+        for text in ["", "M", "0", "-1k", "1.5M", "1T", "99999999999999999999", "18446744073709551615k"] {
+            assert!(parse_count(text).is_err(), "{text}");
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
     }
 
     #[test]
