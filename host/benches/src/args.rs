@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::clock::Time;
 use crate::engines::Kind;
 use crate::{amplification, job, kv, latency, memtable, queue, scale, ttl};
 
@@ -38,6 +39,9 @@ pub struct Arguments {
     /// Runs of each engine [default: 3 for kv, 1 otherwise]
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: Option<u32>,
+    /// What is timed, percentiles and threads apart; `cpu` for machines that are busy, on Unix
+    #[arg(long, global = true, value_enum, default_value = "elapsed")]
+    pub time: Time,
     /// An option of Duramen for all its databases
     #[arg(long, global = true, value_name = "NAME=VALUE")]
     pub option: Vec<String>,

@@ -4,12 +4,13 @@
 use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Result;
+use crate::clock::Time;
 use crate::engines::{Engine, Kind, Setup};
 use crate::report::Measure;
 
@@ -22,12 +23,14 @@ pub struct Bench {
     subject: String,
     directory: PathBuf,
     options: Vec<String>,
+    time: Time,
     measures: Vec<Measure>,
 }
 
 impl Bench {
-    /// A run on `subject` with an empty directory, and options of Duramen.
-    pub fn new(subject: &str, directory: PathBuf, options: &[String]) -> Result<Self> {
+    /// A run on `subject` with an empty directory, options of Duramen, and what is
+    /// to be timed.
+    pub fn new(subject: &str, directory: PathBuf, options: &[String], time: Time) -> Result<Self> {
         let bench =
             Bench { subject: subject.to_owned(), directory, options: options.to_vec(), measures: Vec::new() };
         bench.remove_directory()?;
@@ -45,6 +48,11 @@ impl Bench {
     /// The subject's name.
     pub fn subject(&self) -> &str {
         &self.subject
+    }
+
+    /// What stopwatches count in this run.
+    pub fn time(&self) -> Time {
+        self.time
     }
 
     /// A database of this name, as all benchmarks open it; to be changed where
@@ -85,7 +93,7 @@ impl Bench {
         mut operation: impl FnMut(u64) -> Result<()>,
     ) -> Result<Duration> {
         let progress = self.progress(phase, count);
-        let start = Instant::now();
+        let start = self.time.start();
         for first in (0..count).step_by(STRIDE as usize) {
             for number in first..count.min(first + STRIDE) {
                 operation(number)?;
@@ -120,7 +128,7 @@ impl Bench {
     /// Says what goes on where nobody knows how far it is; the time it took.
     pub fn step(&self, phase: &str, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
         let progress = self.progress(phase, 1);
-        let start = Instant::now();
+        let start = self.time.start();
         work()?;
         let spent = start.elapsed();
         progress.finish_and_clear();

@@ -1,9 +1,59 @@
-//! Time as a benchmark tells it.
+//! Time: as it passes, as processors spend it, and as a benchmark tells it.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use duramen::options::Environment;
+
+/// What a stopwatch counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Time {
+    /// What passes
+    Elapsed,
+    /// What processors spend on the process, its background threads included
+    Cpu,
+}
+
+/// Counts from its start.
+#[derive(Clone, Copy, Debug)]
+pub enum Stopwatch {
+    Elapsed(Instant),
+    Cpu(Duration),
+}
+
+impl Time {
+    /// Starts a stopwatch.
+    pub fn start(self) -> Stopwatch {
+        match self {
+            Time::Elapsed => Stopwatch::Elapsed(Instant::now()),
+            Time::Cpu => Stopwatch::Cpu(cpu_time()),
+        }
+    }
+}
+
+impl Stopwatch {
+    /// What has been counted so far.
+    pub fn elapsed(self) -> Duration {
+        match self {
+            Stopwatch::Elapsed(start) => start.elapsed(),
+            Stopwatch::Cpu(start) => cpu_time().saturating_sub(start),
+        }
+    }
+}
+
+/// What processors have spent on this process.
+#[cfg(unix)]
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Not counted here.
+#[cfg(not(unix))]
+fn cpu_time() -> Duration {
+    Duration::ZERO
+}
 
 /// A clock that moves when it is told to.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The classic table: writes, point reads and scans, one thread.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::Result;
 use crate::args::count;
@@ -64,14 +64,14 @@ fn fill_by_batches(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
     let setup = bench.setup("batches");
     let engine = bench.open(&setup)?;
     let mut values = Values::new(arguments.value_bytes);
-    let (mut spent, mut pairs) = (Duration::ZERO, Vec::new());
+    let (time, mut spent, mut pairs) = (bench.time(), Duration::ZERO, Vec::new());
     bench.each("batch of 100", arguments.entries.div_ceil(BATCH_ENTRIES), |batch| {
         pairs.clear();
         for number in batch * BATCH_ENTRIES..(batch + 1) * BATCH_ENTRIES {
             let key = random_key(number);
             pairs.push((key.to_vec(), values.of(&key, 0).to_vec()));
         }
-        let start = Instant::now();
+        let start = time.start();
         engine.batch(&pairs)?;
         spent += start.elapsed();
         Ok(())

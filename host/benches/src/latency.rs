@@ -63,8 +63,8 @@ fn put(bench: &mut Bench, arguments: &Arguments, load: &Load) -> Result<()> {
     let before = engine.written()?.compaction_bytes;
     let (mut times, mut random, mut done) = (histogram()?, Random::new(1), 0_u64);
     let time = Duration::from_secs(arguments.seconds);
-    let spent = bench.step(&format!("{}: put", load.name), || {
-        let start = Instant::now();
+    let start = Instant::now();
+    bench.step(&format!("{}: put", load.name), || {
         loop {
             let due = match load.rate {
                 Some(rate) => wait_until(start + Duration::from_secs(done) / u32::try_from(rate)?),
@@ -79,10 +79,11 @@ fn put(bench: &mut Bench, arguments: &Arguments, load: &Load) -> Result<()> {
             times.record(nanos(due.elapsed()))?;
         }
     })?;
+    let seconds = start.elapsed().as_secs_f64();
     bench.note_latency(load.name, &times);
-    bench.note(format!("{}: puts", load.name), "k/s", done as f64 / spent.as_secs_f64() / 1e3);
+    bench.note(format!("{}: puts", load.name), "k/s", done as f64 / seconds / 1e3);
     let compacted = (engine.written()?.compaction_bytes - before) as f64;
-    bench.note(format!("{}: compaction", load.name), "MB/s", compacted / spent.as_secs_f64() / 1e6);
+    bench.note(format!("{}: compaction", load.name), "MB/s", compacted / seconds / 1e6);
     drop(engine);
     bench.remove(&setup)
 }

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use args::{Arguments, Command};
 use bench::Bench;
+use clock::Time;
 use engines::Kind;
 use report::{Measure, Report};
 
@@ -110,7 +111,7 @@ impl Command {
 /// One run in this process.
 fn measure(arguments: &Arguments, command: &Command, subject: &str) -> Result<()> {
     let directory = arguments.directory.join("data").join(format!("{}-{subject}", command.name()));
-    let mut bench = Bench::new(subject, directory, &arguments.option)?;
+    let mut bench = Bench::new(subject, directory, &arguments.option, arguments.time)?;
     command.run(&mut bench)?;
     let measures = bench.finish()?.iter().map(Measure::to_json).collect();
     println!("{}", Value::Array(measures));
@@ -119,6 +120,9 @@ fn measure(arguments: &Arguments, command: &Command, subject: &str) -> Result<()
 
 /// All runs, each in a process of its own, and the report on them.
 fn compare(arguments: &Arguments, command: &Command) -> Result<()> {
+    if cfg!(not(unix)) && arguments.time == Time::Cpu {
+        return Err("the time that processors spend is counted on Unix only".into());
+    }
     let (subjects, baseline) = match command {
         Command::Memtable(_) => (memtable::subjects(), memtable::BASELINE),
         _ => (engines(arguments, command)?, Kind::Rocksdb.name()),

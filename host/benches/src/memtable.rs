@@ -233,11 +233,11 @@ fn entry(keys: Keys, number: u64) -> Result<Entry> {
 
 fn inserts(bench: &mut Bench, table: &dyn Table, keys: Keys, entries: u64) -> Result<()> {
     let phase = format!("{}: insert", keys.name());
-    let mut spent = Duration::ZERO;
+    let (time, mut spent) = (bench.time(), Duration::ZERO);
     bench.each(&phase, entries.div_ceil(CHUNK), |chunk| {
         let numbers = chunk * CHUNK..entries.min((chunk + 1) * CHUNK);
         let made: Vec<Entry> = numbers.map(|number| entry(keys, number)).collect::<Result<_>>()?;
-        let start = Instant::now();
+        let start = time.start();
         made.into_iter().for_each(|entry| table.insert(entry));
         spent += start.elapsed();
         Ok(())
@@ -290,11 +290,11 @@ fn on_random_keys(
     read: impl Fn(&[u8]) -> bool,
 ) -> Result<()> {
     let phase = format!("{}: {what}", keys.name());
-    let (mut spent, mut random) = (Duration::ZERO, Random::new(1));
+    let (time, mut spent, mut random) = (bench.time(), Duration::ZERO, Random::new(1));
     let chunks = reads.div_ceil(CHUNK);
     bench.each(&phase, chunks, |_| {
         let wanted: Vec<Vec<u8>> = (0..CHUNK).map(|_| keys.key(random.below(entries))).collect();
-        let start = Instant::now();
+        let start = time.start();
         let right = wanted.iter().all(|key| read(key));
         spent += start.elapsed();
         check(right, || format!("{phase} found nothing"))
@@ -311,7 +311,8 @@ fn concurrent(bench: &mut Bench, table: &dyn Table, keys: Keys, entries: u64, wr
     let done = AtomicBool::new(false);
     let phase = format!("{}: insert, {writers} writers and a reader", keys.name());
     let mut gets = 0;
-    let spent = bench.step(&phase, || {
+    let start = Instant::now();
+    bench.step(&phase, || {
         thread::scope(|scope| {
             let writing: Vec<_> = made
                 .into_iter()
@@ -334,6 +335,7 @@ fn concurrent(bench: &mut Bench, table: &dyn Table, keys: Keys, entries: u64, wr
             outcome.map_err(|_| "a writer panicked".into())
         })
     })?;
+    let spent = start.elapsed();
     bench.note(&phase, "ns", nanos_each(spent, entries));
     bench.note(format!("{phase}: gets"), "k/s", gets as f64 / spent.as_secs_f64() / 1e3);
     Ok(())

@@ -52,8 +52,9 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
         put(arguments.length + head)?;
         engine.delete(&sequential_key(head))?;
         if head % arguments.scan_every == 0 {
+            let watch = bench.time().start();
             let time = scan_head(engine, head + 1, arguments.length)?;
-            scanning += time;
+            scanning += watch.elapsed();
             all.record(nanos(time))?;
             parts[(head * PARTS / rounds) as usize].record(nanos(time))?;
         }
