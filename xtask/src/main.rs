@@ -3,6 +3,7 @@
 //! They install what they need where that is possible without rights on the
 //! machine, into `target/`, and say what they do.
 
+mod bench;
 mod demo;
 mod setup;
 mod shell;
@@ -22,6 +23,8 @@ Commands:
   test                 Run every suite; what this machine lacks is skipped by name
   test --list          Name the suites and what they need
   test --only NAME     Run one suite; may be given more than once
+  bench NAME           Measure, beside other engines; `bench --list` and `bench --help` say
+                       what there is
   soak                 Run the crash suites with new seeds until interrupted, and fill a
                        database of 5 GiB in a sandbox of 256 MiB
   soak ROUNDS          The same for so many rounds of ten minutes
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments.as_slice() {
+        ["bench", arguments @ ..] => bench::bench(arguments),
         [] | ["help" | "--help" | "-h"] | [_, "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

@@ -1,0 +1,186 @@
+//! Benchmarks of Duramen beside other engines: `cargo xtask bench`.
+//!
+//! Imports go downwards: `main` runs a process for each subject of a benchmark
+//! and reports; the benchmarks measure through `bench` what `engines` opens.
+
+mod amplification;
+mod args;
+mod bench;
+mod clock;
+mod data;
+mod engines;
+mod job;
+mod kv;
+mod latency;
+mod memtable;
+mod queue;
+mod report;
+mod scale;
+mod ttl;
+
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+
+use clap::{CommandFactory, Parser};
+use serde_json::{Value, json};
+
+use args::{Arguments, Command};
+use bench::Bench;
+use clock::Time;
+use engines::Kind;
+use report::{Measure, Report};
+
+/// Whatever goes wrong ends a run.
+type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match (&arguments.command, &arguments.subject) {
+        (None, _) => {
+            list();
+            Ok(())
+        }
+        (Some(command), Some(subject)) => measure(&arguments, command, subject),
+        (Some(command), None) => compare(&arguments, command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list() {
+    println!("Benchmarks:");
+    for command in Arguments::command().get_subcommands() {
+        println!("  {:<15}{}", command.get_name(), command.get_about().unwrap_or_default());
+    }
+    println!("Engines:");
+    for kind in Kind::ALL {
+        match kind.missing_feature() {
+            None => println!("  {}", kind.name()),
+            Some(feature) => {
+                println!("  {:<15}not built in; cargo xtask bench --with {feature}", kind.name())
+            }
+        }
+    }
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Memtable(_) => "memtable",
+            Command::Amplification(_) => "amplification",
+            Command::Queue(_) => "queue",
+            Command::Ttl(_) => "ttl",
+            Command::Latency(_) => "latency",
+            Command::Scale(_) => "scale",
+            Command::Job(_) => "job",
+            Command::Kv(_) => "kv",
+        }
+    }
+
+    fn run(&self, bench: &mut Bench) -> Result<()> {
+        match self {
+            Command::Memtable(arguments) => memtable::run(bench, arguments),
+            Command::Amplification(arguments) => amplification::run(bench, arguments),
+            Command::Queue(arguments) => queue::run(bench, arguments),
+            Command::Ttl(arguments) => ttl::run(bench, arguments),
+            Command::Latency(arguments) => latency::run(bench, arguments),
+            Command::Scale(arguments) => scale::run(bench, arguments),
+            Command::Job(arguments) => job::run(bench, arguments),
+            Command::Kv(arguments) => kv::run(bench, arguments),
+        }
+    }
+
+    /// Engines that it is made for.
+    fn engines(&self) -> &'static [Kind] {
+        match self {
+            Command::Ttl(_) => &[Kind::Native],
+            _ => &Kind::ALL,
+        }
+    }
+
+    fn runs(&self) -> u32 {
+        if matches!(self, Command::Kv(_)) { 3 } else { 1 }
+    }
+}
+
+/// One run in this process.
+fn measure(arguments: &Arguments, command: &Command, subject: &str) -> Result<()> {
+    let directory = arguments.directory.join("data").join(format!("{}-{subject}", command.name()));
+    let mut bench = Bench::new(subject, directory, &arguments.option, arguments.time)?;
+    command.run(&mut bench)?;
+    let measures = bench.finish()?.iter().map(Measure::to_json).collect();
+    println!("{}", Value::Array(measures));
+    Ok(())
+}
+
+/// All runs, each in a process of its own, and the report on them.
+fn compare(arguments: &Arguments, command: &Command) -> Result<()> {
+    if cfg!(not(unix)) && arguments.time == Time::Cpu {
+        return Err("the time that processors spend is counted on Unix only".into());
+    }
+    let (subjects, baseline) = match command {
+        Command::Memtable(_) => (memtable::subjects(), memtable::BASELINE),
+        _ => (engines(arguments, command)?, Kind::Rocksdb.name()),
+    };
+    let mut report = Report::new(subjects.clone(), baseline);
+    let runs = arguments.runs.unwrap_or(command.runs());
+    for run in 1..=runs {
+        for (index, subject) in subjects.iter().enumerate() {
+            eprintln!("{}: {subject}, run {run} of {runs}", command.name());
+            report.add(index, run_process(subject)?);
+        }
+    }
+    print!("\n{}", report.table());
+    save(arguments, command, &report)
+}
+
+/// The engines that were asked for, or all that can take part.
+fn engines(arguments: &Arguments, command: &Command) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for kind in command.engines() {
+        let wanted = arguments.engine.contains(kind);
+        match kind.missing_feature() {
+            None if wanted || arguments.engine.is_empty() => names.push(kind.name().to_owned()),
+            Some(feature) if wanted || arguments.engine.is_empty() => eprintln!(
+                "{} is not built in; for it: cargo xtask bench --with {feature} {}",
+                kind.name(),
+                command.name()
+            ),
+            _ => {}
+        }
+    }
+    if names.is_empty() { Err("none of these engines takes part".into()) } else { Ok(names) }
+}
+
+/// Runs this program again, on one subject.
+fn run_process(subject: &str) -> Result<Vec<Measure>> {
+    let output = std::process::Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .args(["--subject", subject])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("the run on {subject} ended with {}", output.status).into());
+    }
+    let json: Value = serde_json::from_slice(&output.stdout)?;
+    json.as_array().ok_or("a run measured nothing")?.iter().map(Measure::from_json).collect()
+}
+
+fn save(arguments: &Arguments, command: &Command, report: &Report) -> Result<()> {
+    let json = json!({
+        "benchmark": command.name(),
+        "arguments": std::env::args().skip(1).collect::<Vec<_>>(),
+        "processors": std::thread::available_parallelism().map_or(1, usize::from),
+        "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        "measures": report.to_json(),
+    });
+    let path: &Path = &arguments.directory.join(command.name()).with_extension("json");
+    std::fs::write(path, serde_json::to_string_pretty(&json)? + "\n")?;
+    println!("\nEvery run is in {}", path.display());
+    Ok(())
+}

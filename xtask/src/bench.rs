@@ -1,0 +1,33 @@
+//! `cargo xtask bench`: builds the benchmarks for release and runs one.
+
+use crate::setup;
+use crate::shell::{built, cargo, command, find, run, target};
+
+/// Builds with the engines that `--with NAME`, at the beginning, asks for, and
+/// hands the other arguments on.
+///
+/// # Errors
+/// Where it cannot be built, or a run fails.
+pub fn bench(mut arguments: &[&str]) -> Result<(), String> {
+    let mut engines = Vec::new();
+    while let ["--with", engine, rest @ ..] = arguments {
+        engines.push(*engine);
+        arguments = rest;
+    }
+    if engines.contains(&"rocksdb") && find("clang").is_none() {
+        return Err("RocksDB is built with libclang; on Debian: apt-get install clang libclang-dev".into());
+    }
+    setup::rust_targets(&["wasm32-wasip1"])?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "duramen-bench"]);
+    if !engines.is_empty() {
+        build.args(["--features", &engines.join(",")]);
+    }
+    run(&mut build)?;
+    let mut program = command(built("release", "duramen-bench"));
+    program.args(arguments);
+    if !arguments.is_empty() && !arguments.contains(&"--directory") {
+        program.arg("--directory").arg(target().join("bench"));
+    }
+    run(&mut program)
+}
