@@ -214,8 +214,8 @@ pub fn keyspaces(seed: u64) -> Workload {
 /// and recoveries, with and without a snapshot.
 pub fn operations(seed: u64) -> Workload {
     let mut steps = Steps::of_every_kind(seed);
-    for round in 0..3 {
-        steps.push(Step::CreatePassing(PASSING_TTLS_MS[round]));
+    for (round, ttl_ms) in PASSING_TTLS_MS.into_iter().enumerate() {
+        steps.push(Step::CreatePassing(ttl_ms));
         for _ in 0..2 {
             (0..4).for_each(|_| steps.any_commit());
             steps.push(Step::Flush);
