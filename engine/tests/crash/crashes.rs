@@ -165,6 +165,25 @@ fn manifest_rollover_survives() {
     crash_all(workload::manifest_rollover, 1, Effort::NORMAL, 2000);
 }
 
+/// Where nothing of a kind is changed, no crash can come after it.
+#[test]
+fn workloads_make_changes_of_every_kind() {
+    let mut missing = vec!["create_dir sst/", "create CURRENT", "write CURRENT 4096 bytes", "sync CURRENT"];
+    missing.extend(["create wal/", "write wal/", "truncate wal/", "sync wal/", "remove wal/"]);
+    missing.extend(["create sst/1/", "write sst/1/", "sync sst/1/", "remove sst/1/"]);
+    missing.extend(["create sst/2/", "write sst/2/", "sync sst/2/", "remove sst/2/"]);
+    missing.extend(["create manifest/", "write manifest/", "sync manifest/", "remove manifest/"]);
+    missing.extend(["sync_dir .", "sync_dir wal", "sync_dir manifest", "sync_dir sst/1", "sync_dir sst/2"]);
+    for make in workload::ALL {
+        let mut replay = Run::of(&make(seed_shift()), seed_shift(), None).unwrap().storage.replay();
+        while replay.advance() {
+            let change = replay.last_change();
+            missing.retain(|kind| !change.starts_with(kind));
+        }
+    }
+    assert_eq!(missing, [""; 0]);
+}
+
 /// Goes on for as long as `DURAMEN_SOAK_SECONDS` says.
 #[test]
 fn soak() {

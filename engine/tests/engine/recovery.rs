@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use duramen::api::Database;
 use duramen::storage::Storage;
+use duramen::storage::fault::{Crash, FaultStorage};
 use duramen::storage::memory::MemoryStorage;
 use duramen::storage::trace::TraceStorage;
 use duramen::{Db, Durability, Error, Options};
 
-use crate::recorder::{Crash, Image, Recorder};
 use crate::support::{
     Contents, contents, files, files_in, frames, kind, newest_file, number_of, open, reseal_header, small,
     with_file, without_file,
@@ -41,18 +41,45 @@ fn roomy() -> Options {
     Options { memtable_bytes: 1 << 20, ..small() }
 }
 
-/// Options, files and a handle over which calls are recorded.
-fn recorded() -> (Recorder, Db) {
-    let recorder = Recorder::new(true);
-    let db = Db::open_with(Arc::new(recorder.clone()), roomy()).unwrap();
-    (recorder, db)
+/// A database over a storage that remembers its changes.
+fn recorded() -> (FaultStorage, Db) {
+    let storage = FaultStorage::new(1);
+    let db = Db::open_with(Arc::new(storage.clone()), roomy()).unwrap();
+    (storage, db)
 }
 
-/// The files as a kill left them at the first call that begins with `call`
-/// after so many others.
-fn killed_at<'i>(images: &'i [Image], call: &str) -> &'i Image {
-    let found = images.iter().find(|image| image.crash == Crash::Kill && image.call.starts_with(call));
-    found.unwrap_or_else(|| panic!("no {call} in the workload"))
+/// A kill within the last write.
+const TORN: Crash = Crash::TearLast(1);
+
+/// Files and directories of a storage, in one that the test may change.
+fn copied(storage: &FaultStorage) -> MemoryStorage {
+    let files = MemoryStorage::new();
+    let mut paths = storage.list("").unwrap();
+    while let Some(path) = paths.pop() {
+        match storage.read(&path) {
+            Some(bytes) => files.write(&path, bytes),
+            None => {
+                files.create_dir(&path).unwrap();
+                paths.extend(storage.list(&path).unwrap().iter().map(|name| format!("{path}/{name}")));
+            }
+        }
+    }
+    files
+}
+
+/// What a crash leaves after the first change since `from` that begins with
+/// `change`, and the file that was changed.
+fn crashed_at(storage: &FaultStorage, from: usize, change: &str, crash: Crash) -> (MemoryStorage, String) {
+    let mut replay = storage.replay();
+    replay.advance_to(from);
+    while replay.advance() {
+        let last = replay.last_change();
+        if last.starts_with(change) {
+            let path = last.split(' ').nth(1).unwrap().to_owned();
+            return (copied(&replay.crash(crash)), path);
+        }
+    }
+    panic!("no {change} in the workload")
 }
 
 /// Opens, and checks that exactly `expected` is there and all is sound.
@@ -103,100 +130,117 @@ fn a_torn_wal_is_cut_and_the_loss_is_told() {
 
 #[test]
 fn an_interrupted_flush_leaves_nothing_behind() {
-    let (recorder, db) = recorded();
+    let (storage, db) = recorded();
     fill(&db, 0, 5);
-    recorder.take();
+    let from = storage.moment();
     db.flush().unwrap();
     drop(db);
-    let images = recorder.take();
-    for call in ["create sst/1/", "half of append sst/1/", "append sst/1/", "create sst/2/", "append sst/2/"]
-    {
-        let image = killed_at(&images, call);
-        let path = image.call.rsplit(' ').next().unwrap();
-        assert!(image.files.files().iter().any(|file| file == path));
-        let db = recovers(&image.files, &filled(0, 5), call);
-        assert!(!image.files.files().iter().any(|file| file == path), "{path} is still there");
+    for (change, crash) in [
+        ("create sst/1/", Crash::Kill),
+        ("write sst/1/", TORN),
+        ("write sst/1/", Crash::Kill),
+        ("create sst/2/", Crash::Kill),
+        ("write sst/2/", Crash::Kill),
+    ] {
+        let (files, path) = crashed_at(&storage, from, change, crash);
+        assert!(files.files().contains(&path));
+        let db = recovers(&files, &filled(0, 5), change);
+        assert!(!files.files().contains(&path), "{path} is still there");
         assert!(db.stats().unwrap().recovered_commits > 0);
-        let before = files_in(&image.files, "sst/");
+        let before = files_in(&files, "sst/");
         db.flush().unwrap();
-        let mut again = files_in(&image.files, "sst/");
+        let mut again = files_in(&files, "sst/");
         again.retain(|file| !before.contains(file));
         assert!(!again.is_empty());
-        assert!(again.iter().all(|file| number_of(file) > number_of(path)), "{path}, then {again:?}");
+        assert!(again.iter().all(|file| number_of(file) > number_of(&path)), "{path}, then {again:?}");
         drop(db);
-        recovers(&image.files, &filled(0, 5), call);
+        recovers(&files, &filled(0, 5), change);
     }
-    // After half of the edit the flush is undone, after all of it done.
-    for (call, done) in [("half of append manifest/", false), ("append manifest/", true)] {
-        let image = killed_at(&images, call);
-        let before = files_in(&image.files, "sst/1/");
-        recovers(&image.files, &filled(0, 5), call);
-        assert_eq!(files_in(&image.files, "sst/1/") == before, done, "{call}");
+    // After a part of the edit the flush is undone, after all of it done.
+    for (crash, done) in [(TORN, false), (Crash::Kill, true)] {
+        let (files, _) = crashed_at(&storage, from, "write manifest/", crash);
+        let before = files_in(&files, "sst/1/");
+        recovers(&files, &filled(0, 5), "edit");
+        assert_eq!(files_in(&files, "sst/1/") == before, done, "{crash:?}");
     }
 }
 
 #[test]
 fn an_interrupted_compaction_leaves_its_inputs() {
-    let (recorder, db) = recorded();
+    let (storage, db) = recorded();
     for n in 0..4 {
         fill(&db, 3 * n, 3 * n + 5);
         db.flush().unwrap();
     }
-    recorder.take();
+    let from = storage.moment();
     let inputs = 2 * 4;
     db.compact().unwrap();
     drop(db);
-    let images = recorder.take();
     let expected = filled(0, 14);
-    for call in ["create sst/", "half of append sst/", "append sst/", "half of append manifest/"] {
-        let image = killed_at(&images, call);
-        assert_eq!(files_in(&image.files, "sst/").len(), inputs + 1, "{call}");
-        recovers(&image.files, &expected, call);
-        assert_eq!(files_in(&image.files, "sst/").len(), inputs, "{call}: the output is gone");
+    for (change, crash) in [
+        ("create sst/", Crash::Kill),
+        ("write sst/", TORN),
+        ("write sst/", Crash::Kill),
+        ("write manifest/", TORN),
+    ] {
+        let (files, _) = crashed_at(&storage, from, change, crash);
+        assert_eq!(files_in(&files, "sst/").len(), inputs + 1, "{change}");
+        recovers(&files, &expected, change);
+        assert_eq!(files_in(&files, "sst/").len(), inputs, "{change}: the output is gone");
     }
-    for call in ["append manifest/", "remove sst/"] {
-        let image = killed_at(&images, call);
-        recovers(&image.files, &expected, call);
-        let left = files_in(&image.files, "sst/").len();
-        assert_eq!(left, inputs - 4 + 1, "{call}: the inputs are gone");
+    for change in ["write manifest/", "remove sst/"] {
+        let (files, _) = crashed_at(&storage, from, change, Crash::Kill);
+        recovers(&files, &expected, change);
+        let left = files_in(&files, "sst/").len();
+        assert_eq!(left, inputs - 4 + 1, "{change}: the inputs are gone");
     }
 }
 
 #[test]
 fn an_interrupted_change_of_manifests_leaves_either() {
-    let (recorder, db) = recorded();
+    let (storage, db) = recorded();
     fill(&db, 0, 5);
     db.flush().unwrap();
     fill(&db, 5, 8);
     drop(db);
-    recorder.take();
-    let db = Db::open_with(Arc::new(recorder.clone()), roomy()).unwrap();
-    drop(db);
-    let images = recorder.take();
+    let from = storage.moment();
+    drop(Db::open_with(Arc::new(storage.clone()), roomy()).unwrap());
     let old = "manifest/000001.log";
-    for call in ["create manifest/", "half of append manifest/", "append manifest/", "overwrite CURRENT"] {
-        let image = killed_at(&images, call);
-        let manifests = files_in(&image.files, "manifest/");
-        assert_eq!((manifests.len(), &*manifests[0]), (2, old), "{call}");
-        recovers(&image.files, &filled(0, 8), call);
-        let after = files_in(&image.files, "manifest/");
-        assert_eq!(after.len(), 1, "{call}");
-        assert!(number_of(&after[0]) > number_of(&manifests[1]), "{call}: {after:?}");
+    for (change, crash) in [
+        ("create manifest/", Crash::Kill),
+        ("write manifest/", TORN),
+        ("write manifest/", Crash::Kill),
+        ("write CURRENT", Crash::Kill),
+    ] {
+        let (files, _) = crashed_at(&storage, from, change, crash);
+        let manifests = files_in(&files, "manifest/");
+        assert_eq!((manifests.len(), &*manifests[0]), (2, old), "{change}");
+        recovers(&files, &filled(0, 8), change);
+        let after = files_in(&files, "manifest/");
+        assert_eq!(after.len(), 1, "{change}");
+        assert!(number_of(&after[0]) > number_of(&manifests[1]), "{change}: {after:?}");
     }
 }
 
 #[test]
 fn an_interrupted_creation_begins_again() {
-    let recorder = Recorder::new(true);
-    drop(Db::open_with(Arc::new(recorder.clone()), roomy()).unwrap());
-    let images = recorder.take();
-    assert!(images.len() > 8);
-    for image in &images {
-        let db = recovers(&image.files, &Contents::new(), &image.call);
-        fill(&db, 0, 2);
-        drop(db);
-        recovers(&image.files, &filled(0, 2), &image.call);
+    let (storage, db) = recorded();
+    drop(db);
+    let mut replay = storage.replay();
+    loop {
+        for crash in [Crash::Kill, Crash::LoseAll, TORN] {
+            let files = copied(&replay.crash(crash));
+            let whence = format!("{crash:?} after {}", replay.last_change());
+            let db = recovers(&files, &Contents::new(), &whence);
+            fill(&db, 0, 2);
+            drop(db);
+            recovers(&files, &filled(0, 2), &whence);
+        }
+        if !replay.advance() {
+            break;
+        }
     }
+    assert!(replay.moment() > 8);
 }
 
 #[test]

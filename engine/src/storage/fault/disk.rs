@@ -250,7 +250,11 @@ impl Disk {
     }
 
     pub fn read(&self, inode: Inode, offset: u64, len: usize) -> Option<Vec<u8>> {
-        self.files.get(&inode)?.now.read(offset, len)
+        match self.files.get(&inode) {
+            Some(file) => file.now.read(offset, len),
+            // Nothing was written to it yet.
+            None => (offset == 0 && len == 0).then(Vec::new),
+        }
     }
 
     /// True if the last change of the file was a cut.

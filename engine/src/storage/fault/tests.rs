@@ -81,6 +81,16 @@ fn a_file_is_lost_with_its_directory() {
 }
 
 #[test]
+fn a_file_that_nothing_was_written_to_reads_as_empty() {
+    let storage = FaultStorage::new(1);
+    storage.create("CURRENT").unwrap();
+    assert_eq!(storage.read("CURRENT"), Some(Vec::new()));
+    let file = storage.open("CURRENT").unwrap();
+    assert!(file.read_at(0, 0).unwrap().is_empty());
+    assert!(file.read_at(0, 1).is_err());
+}
+
+#[test]
 fn names_in_order_are_synced_with_any_file() {
     let storage = FaultStorage::with_names(1, Names::InOrder);
     storage.create_dir("wal").unwrap();
