@@ -65,7 +65,8 @@ impl Compiled {
 
     /// The one of this process for `options`.
     pub(crate) fn shared(options: &SandboxOptions) -> Result<Arc<Self>> {
-        static SHARED: OnceLock<Mutex<HashMap<(CompileCache, bool), Arc<Compiled>>>> = OnceLock::new();
+        type ByOptions = HashMap<(CompileCache, bool), Arc<Compiled>>;
+        static SHARED: OnceLock<Mutex<ByOptions>> = OnceLock::new();
         // Compiling under the lock: whoever comes second waits for the result.
         let mut shared = SHARED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         let key = (options.cache.clone(), options.counts_fuel());

@@ -141,7 +141,7 @@ fn end_recoveries(db: &Sandbox, random: &mut Random) -> u64 {
 #[test]
 fn traps_at_any_instruction_tear_nothing() {
     /// Traps of calls; those of recoveries come on top.
-    const POINTS: u64 = 600;
+    const POINTS: u64 = 400;
     let directory = tempfile::tempdir().unwrap();
     let beside = tempfile::tempdir().unwrap();
     let counting = SandboxOptions { call_fuel: Some(u64::MAX), ..busy() };
