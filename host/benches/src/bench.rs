@@ -31,8 +31,13 @@ impl Bench {
     /// A run on `subject` with an empty directory, options of Duramen, and what is
     /// to be timed.
     pub fn new(subject: &str, directory: PathBuf, options: &[String], time: Time) -> Result<Self> {
-        let bench =
-            Bench { subject: subject.to_owned(), directory, options: options.to_vec(), measures: Vec::new() };
+        let bench = Bench {
+            subject: subject.to_owned(),
+            directory,
+            options: options.to_vec(),
+            time,
+            measures: Vec::new(),
+        };
         bench.remove_directory()?;
         fs::create_dir_all(&bench.directory)?;
         Ok(bench)

@@ -58,17 +58,17 @@ impl Report {
         Report { subjects, baseline, rows: Vec::new() }
     }
 
-    /// Adds a run of the subject of this index.
+    /// Adds a run of the subject of this index. A row that only some subjects have
+    /// comes after the one that they measured before.
     pub fn add(&mut self, subject: usize, measures: Vec<Measure>) {
+        let mut next = 0;
         for Measure { name, unit, value } in measures {
-            let row = match self.rows.iter().position(|row| row.name == name) {
-                Some(row) => row,
-                None => {
-                    self.rows.push(Row { name, unit, values: vec![Vec::new(); self.subjects.len()] });
-                    self.rows.len() - 1
-                }
-            };
+            let row = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
+                self.rows.insert(next, Row { name, unit, values: vec![Vec::new(); self.subjects.len()] });
+                next
+            });
             self.rows[row].values[subject].push(value);
+            next = row + 1;
         }
     }
 
