@@ -35,11 +35,22 @@ const CASCADE_FILES_MAX: u64 = 16;
 /// merged has been superseded.
 const SURVIVAL: f64 = 0.7;
 
+/// Part of the narrower of two tables below which they share an edge and no more: keys
+/// that ascend but for a few make each flush overlap the edge of the one before.
+const EDGE_MAX: f64 = 0.25;
+
+/// Tables that share edges alone are merged when they are so many, whatever the
+/// level: a read meets two of them at most, and it is their number that costs.
+const EDGED_TABLES: f64 = 8.0;
+
+/// What sums of shares may lack.
+const ROUNDING: f64 = 1e-9;
+
 /// Tables in a row that are merged because they are small.
 const SMALL_FILES: usize = 8;
 
-/// Older bytes that may be rewritten for each byte of a table that is mostly
-/// tombstones.
+/// Older entries that may be rewritten for each of a table that is mostly tombstones:
+/// by number, as a tombstone takes few bytes for the many that it gives back.
 const PURGE_RATIO: u64 = 4;
 
 /// A sorted run, as far as picking goes: its tables, in order of their keys.
@@ -205,8 +216,8 @@ pub fn describe(runs: &[RunShape<'_>], parameters: &Parameters) -> Vec<RunInfo> 
             tombstones: meta.deletes + meta.range_deletes,
             key_min: meta.key_min.clone(),
             key_max: meta.key_max.clone(),
-            share_min: tree.share_below(&meta.key_min),
-            share_max: tree.share_below(&meta.key_max),
+            share_min: node.shares.0,
+            share_max: node.shares.1,
             expires_max: meta.expires_max,
         }
     };
@@ -223,6 +234,8 @@ type Keys<'a> = (&'a [u8], &'a [u8]);
 /// A table and where it belongs.
 struct Node<'a> {
     meta: &'a TableMeta,
+    /// Share of all bytes below its first key, and up to its last.
+    shares: (f64, f64),
     density: f64,
     level: usize,
 }
@@ -299,7 +312,8 @@ impl<'a> Tree<'a> {
                 sum += table.bytes;
                 bytes_before.push(sum);
             }
-            let nodes = shape.tables.iter().map(|meta| Node { meta, density: 0.0, level: 0 });
+            let nodes =
+                shape.tables.iter().map(|meta| Node { meta, shares: (0.0, 0.0), density: 0.0, level: 0 });
             RunNodes { nodes: nodes.collect(), bytes_before, density: 0.0 }
         });
         let mut tree = Tree { runs: runs.collect(), bounds: Vec::new(), parameters };
@@ -310,35 +324,33 @@ impl<'a> Tree<'a> {
     /// Fills in densities, then bounds, then levels.
     fn measure(&mut self) {
         let total: u64 = self.runs.iter().map(RunNodes::bytes).sum();
-        let share = |(min, max): Keys<'_>| self.share_below(max) - self.share_below(min);
-        let mut densities: Vec<(Vec<f64>, f64)> = Vec::new();
-        for run in &self.runs {
-            let shares: Vec<f64> =
-                run.nodes.iter().map(|node| share((&node.meta.key_min, &node.meta.key_max))).collect();
-            let of = |bytes: u64, share: f64| bytes as f64 / share.max(f64::MIN_POSITIVE).max(1e-12);
-            let each = run.nodes.iter().zip(&shares).map(|(node, share)| of(node.meta.bytes, *share));
-            // A single key has no width, and is as dense as can be.
-            let each = each.map(|density| density.min(total as f64));
-            densities.push((each.collect(), of(run.bytes(), shares.iter().sum()).min(total as f64)));
+        let total = total as f64;
+        let below = |key: &[u8]| {
+            let bytes: f64 = self.runs.iter().map(|run| run.bytes_below(key)).sum();
+            bytes / total.max(1.0)
+        };
+        let shares_of = |node: &Node<'_>| (below(&node.meta.key_min), below(&node.meta.key_max));
+        let shares: Vec<Vec<(f64, f64)>> =
+            self.runs.iter().map(|run| run.nodes.iter().map(shares_of).collect()).collect();
+        // A single key has no width, and is as dense as can be.
+        let density = |bytes: u64, share: f64| (bytes as f64 / share.max(1e-12)).min(total);
+        for (run, shares) in self.runs.iter_mut().zip(shares) {
+            let mut sum = 0.0;
+            for (node, shares) in run.nodes.iter_mut().zip(shares) {
+                let share = shares.1 - shares.0;
+                sum += share;
+                node.shares = shares;
+                node.density = density(node.meta.bytes, share);
+            }
+            run.density = density(run.bytes(), sum);
         }
-        let densest = densities.iter().map(|(_, run)| *run).fold(0.0, f64::max);
+        let densest = self.runs.iter().map(|run| run.density).fold(0.0, f64::max);
         self.bounds = bounds(self.parameters, densest);
         let mut runs = std::mem::take(&mut self.runs);
-        for (run, (each, density)) in runs.iter_mut().zip(densities) {
-            run.density = density;
-            for (node, density) in run.nodes.iter_mut().zip(each) {
-                node.density = density;
-                node.level = self.level_of(density);
-            }
+        for node in runs.iter_mut().flat_map(|run| &mut run.nodes) {
+            node.level = self.level_of(node.density);
         }
         self.runs = runs;
-    }
-
-    /// Share of all bytes whose keys are below `key`.
-    fn share_below(&self, key: &[u8]) -> f64 {
-        let bytes: f64 = self.runs.iter().map(|run| run.bytes_below(key)).sum();
-        let total: u64 = self.runs.iter().map(RunNodes::bytes).sum();
-        bytes / (total as f64).max(1.0)
     }
 
     fn deepest(&self) -> usize {
@@ -451,17 +463,17 @@ impl<'a> Tree<'a> {
         let mut group = Group::default();
         group.add(self, run, first);
         let own_level = self.runs[run].nodes[index].level;
-        let (mut level, mut count) = (own_level, 1);
+        let (mut level, mut count) = (own_level, 1.0);
         // How many parts of the group are certain, and the score.
         let mut certain: Option<(usize, f64)> = None;
         let cascade_bytes = CASCADE_FILES_MAX * self.parameters.target_file_bytes;
         // A level that has had enough joins what is certain; so does one that the
         // outcome would set off, where that is no large matter.
-        let settle = |certain: &mut Option<(usize, f64)>, group: &Group, level: usize, count: usize| {
-            let trigger = self.trigger(level);
-            let settled = count >= trigger && (certain.is_none() || group.bytes <= cascade_bytes);
+        let settle = |certain: &mut Option<(usize, f64)>, group: &Group, level: usize, count: f64| {
+            let trigger = self.trigger(level) as f64;
+            let settled = count + ROUNDING >= trigger && (certain.is_none() || group.bytes <= cascade_bytes);
             if settled {
-                let score = certain.map_or(count as f64 / trigger as f64, |(_, score)| score);
+                let score = certain.map_or(count / trigger, |(_, score)| score);
                 *certain = Some((group.parts.len(), score));
             }
             settled
@@ -477,20 +489,31 @@ impl<'a> Tree<'a> {
                 if !settle(&mut certain, &group, level, count) {
                     break;
                 }
-                (level, count) = (self.level_of(group.density), 1);
+                (level, count) = (self.level_of(group.density), 1.0);
                 if older_level > level {
                     break;
                 }
             }
+            let edge = !self.overlaps_much(&self.runs[run].nodes[index], older, members.clone());
             range = self.runs[older].keys(members.clone(), Some(range));
             group.add(self, older, members);
-            count += 1;
+            let of_edge = (self.trigger(level) as f64 - 1.0) / (EDGED_TABLES - 1.0);
+            count += if edge { of_edge } else { 1.0 };
         }
         settle(&mut certain, &group, level, count);
         let (parts, score) = certain?;
         group.truncate(self, parts);
         group.fit(self)?;
         Some((score, own_level, group))
+    }
+
+    /// True if one of `members` of a run and `node` share more than an edge.
+    fn overlaps_much(&self, node: &Node<'_>, run: usize, members: Range<usize>) -> bool {
+        let own = node.shares;
+        self.runs[run].nodes[members].iter().any(|Node { shares: (min, max), .. }| {
+            let shared = max.min(own.1) - min.max(own.0);
+            shared >= EDGE_MAX * (max - min).min(own.1 - own.0)
+        })
     }
 
     /// A table that is mostly tombstones, with what they may hide, where that is
@@ -510,7 +533,8 @@ impl<'a> Tree<'a> {
                         group.add(self, older, members);
                     }
                 }
-                let cheap = group.bytes <= node.meta.bytes.saturating_mul(1 + PURGE_RATIO);
+                let entries = node.meta.entries() + node.meta.range_deletes;
+                let cheap = group.entries(self) <= entries.saturating_mul(1 + PURGE_RATIO);
                 if cheap
                     && group.bytes <= self.parameters.space_left
                     && best.as_ref().is_none_or(|(s, _)| share > *s)
@@ -589,6 +613,11 @@ impl Group {
         self.density += weighed / (bytes as f64).max(1.0);
         self.bytes += bytes;
         self.parts.push((run, members));
+    }
+
+    fn entries(&self, tree: &Tree<'_>) -> u64 {
+        let nodes = self.parts.iter().flat_map(|(run, members)| &tree.runs[*run].nodes[members.clone()]);
+        nodes.map(|node| node.meta.entries()).sum()
     }
 
     fn truncate(&mut self, tree: &Tree<'_>, parts: usize) {

@@ -200,8 +200,9 @@ fn tables_under_a_range_tombstone_go() {
 
 #[test]
 fn tables_of_tombstones_are_merged_early_where_that_is_cheap() {
+    // By entries: the tombstones would have five times their number written again.
     let dear = "a-z:10d9
-                a-z:100";
+                a-d:20 e-h:20 i-m:20 n-q:20 r-z:20";
     assert_eq!(picked(dear, &parameters("T8")), "nothing");
     let cheap = "a-z:10d9
                  a-z:40";
@@ -218,6 +219,28 @@ fn many_small_tables_in_a_row_become_one() {
     let row = "a-b:9 c-d:9 e-f:9 g-h:9 i-j:9 k-l:9 m-n:9 o-p:9";
     assert_eq!(picked(row, &parameters("T8")), "merge 1 2 3 4 5 6 7 8 into run 0: SmallFiles");
     assert_eq!(picked("a-b:9 c-d:9", &parameters("T8")), "nothing");
+}
+
+#[test]
+fn edges_that_overlap_are_merged_when_they_are_many() {
+    let stairs = "h0-i1:100
+                  g0-h1:100
+                  f0-g1:100
+                  e0-f1:100
+                  d0-e1:100
+                  c0-d1:100
+                  b0-c1:100
+                  a0-b1:100";
+    let few: String = stairs.lines().skip(1).collect::<Vec<_>>().join("\n");
+    for scaling in ["T4", "L4", "T16/L10"] {
+        assert_eq!(picked(&few, &parameters(scaling)), "nothing", "{scaling}");
+        let all = "merge 1 2 3 4 5 6 7 8 into run 7: Overlap";
+        assert_eq!(picked(stairs, &parameters(scaling)), all, "{scaling}");
+    }
+    // A narrow table below a wide one shares all of itself.
+    let narrow = "a-z:100
+                  m-n:4";
+    assert_eq!(picked(narrow, &parameters("L4")), "merge 1 2 into run 1: Overlap");
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Writes {
             Workload::TimeSeries => {
                 entry.expires = (at + 1 + self.keys) as u32;
                 let late = if at % 10 == 9 { self.random.below(LATE_MAX.min(at)) } else { 0 };
-                // Odd where it is late: no two have the same key.
+                // Odd where it is late, so that it takes the place of none in order.
                 2 * (at - late) + u64::from(late > 0)
             }
             Workload::Queue => {
