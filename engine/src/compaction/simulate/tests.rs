@@ -75,8 +75,6 @@ fn the_model_explains_the_engine() {
         assert!(error < 0.15, "{scaling}: the engine wrote {engine:.2} times, the model {model:.2}");
     }
 }
-<<<<<<< HEAD
-=======
 
 #[test]
 fn every_workload_ends_with_its_newest_versions() {
@@ -137,4 +135,3 @@ fn what_makes_no_model_is_refused() {
         assert!(matches!(wrong.run(|_| {}), Err(Error::InvalidArgument(_))), "{wrong:?}");
     }
 }
->>>>>>> h-sim
