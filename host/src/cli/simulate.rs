@@ -161,13 +161,17 @@ fn chart(svg: &mut Svg, (left, top): (f64, f64), across: &str, points: &[(f64, f
     let (width, height) = (CHART.0 - 2.0 * MARGIN, CHART.1 - 2.0 * MARGIN);
     let most = |of: fn(&(f64, f64, String)) -> f64| points.iter().map(of).fold(1.0, f64::max) * 1.1;
     let (x_max, y_max) = (most(|point| point.0), most(|point| point.1));
-    let place =
-        |x: f64, y: f64| (left + MARGIN + x / x_max * width, top + MARGIN + (1.0 - y / y_max) * height);
+    // Neither space nor runs are below 1.
+    let place = |x: f64, y: f64| {
+        let (x, y) = ((x - 1.0).max(0.0) / (x_max - 1.0), y / y_max);
+        (left + MARGIN + x * width, top + MARGIN + (1.0 - y) * height)
+    };
     svg.rect((left + MARGIN, top + MARGIN), (width, height), "frame", 1.0, across);
     for step in 0..=4 {
-        let (x, y) = (x_max * f64::from(step) / 4.0, y_max * f64::from(step) / 4.0);
-        svg.line(place(0.0, y), place(x_max, y));
-        let (label_x, label_y) = place(0.0, y);
+        let part = f64::from(step) / 4.0;
+        let (x, y) = (1.0 + (x_max - 1.0) * part, y_max * part);
+        svg.line(place(1.0, y), place(x_max, y));
+        let (label_x, label_y) = place(1.0, y);
         svg.text((label_x - 34.0, label_y + 4.0), "dim", &format!("{y:.1}"));
         let (label_x, label_y) = place(x, 0.0);
         svg.text((label_x - 8.0, label_y + 16.0), "dim", &format!("{x:.1}"));

@@ -129,9 +129,10 @@ fn help_has_examples() {
         text
     };
     assert!(help(&[]).contains("Exit codes"));
-    for command in ["put", "merge", "delete", "keyspace", "apply", "scan", "import", "export"] {
+    for command in ["put", "merge", "delete", "keyspace", "apply", "scan", "import", "export", "inspect"] {
         assert!(help(&[command]).contains(&format!("duramen --db data {command}")), "{command}");
     }
+    assert!(help(&["simulate"]).contains("duramen simulate --scaling"));
 }
 
 #[test]
@@ -567,10 +568,9 @@ fn runs_are_drawn_where_nobody_writes() {
         for key in ["ada", "grace"] {
             cli.run(&["put", key, "1"]).text();
         }
-        cli.run(&["delete", "ada"]).text();
         cli.run(&["flush"]).text();
         let drawn = cli.run(&["inspect"]).text();
-        for part in ["default: ", "in 1 files, 1 runs", "L0 │▐█", "1 file, ", "grace"] {
+        for part in ["default: ", "in 1 files, 1 runs", "L0 │▐█", "1 file, 2 entries", "ada to grace"] {
             assert!(drawn.contains(part), "{part:?} is not in {drawn}");
         }
         let svg = cli.path("runs.svg");
