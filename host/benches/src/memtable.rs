@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use duramen::key::{Entry, Expiry};
 use duramen::memtable::Memtable;
+use duramen::memtable::skiplist::SkipListMemtable;
 use duramen::memtable::sorted::SortedMemtable;
+use duramen::memtable::trie::TrieMemtable;
 use duramen::{KeyspaceId, SequenceNumber, ValueKind, WriteBatch};
 
 use crate::Result;
@@ -28,6 +30,8 @@ type Make = fn() -> Box<dyn Table>;
 const SUBJECTS: &[(&str, Make)] = &[
     (BASELINE, || Box::new(PlainMap::default())),
     ("sorted", || over(SortedMemtable::default())),
+    ("skiplist", || over(SkipListMemtable::default())),
+    ("trie", || over(TrieMemtable::default())),
 ];
 
 /// A map without versions, that copies keys and values: what memory costs at least.

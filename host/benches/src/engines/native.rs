@@ -57,6 +57,7 @@ fn set(options: &mut Options, option: &str) -> Result<()> {
         "cache_bytes" => options.cache_bytes = bytes()?,
         "target_file_bytes" => options.target_file_bytes = bytes()? as u64,
         "wal_bytes_max" => options.wal_bytes_max = Some(bytes()? as u64),
+        "compaction" => options.compaction = value.parse()?,
         "compression" => {
             options.compression = match value {
                 "none" => Compression::None,
@@ -65,7 +66,8 @@ fn set(options: &mut Options, option: &str) -> Result<()> {
             }
         }
         _ => {
-            let known = "memtable_bytes, cache_bytes, target_file_bytes, wal_bytes_max, compression";
+            let known =
+                "memtable_bytes, cache_bytes, target_file_bytes, wal_bytes_max, compaction, compression";
             return Err(format!("no such option: {name}; there are {known}").into());
         }
     }
