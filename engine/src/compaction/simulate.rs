@@ -200,7 +200,12 @@ impl Model {
     pub fn new(simulation: &Simulation) -> Result<Model> {
         let Simulation { entries, key_bytes, value_bytes, compression, .. } = *simulation;
         let Simulation { memtable_bytes, target_file_bytes, .. } = *simulation;
-        if entries == 0 || memtable_bytes == 0 || target_file_bytes == 0 || !(compression > 0.0) {
+        if entries == 0
+            || memtable_bytes == 0
+            || target_file_bytes == 0
+            || compression.is_nan()
+            || compression <= 0.0
+        {
             return Err(Error::invalid("a simulation needs entries, and sizes above 0"));
         }
         let memtable_entries = (memtable_bytes / (key_bytes + value_bytes + MEMTABLE_ENTRY_BYTES)).max(1);
