@@ -12,12 +12,13 @@ use crate::sync::atomic::AtomicU64;
 use crate::sync::{Mutex, lock};
 
 /// Runs that a key may be in at which writers begin to be slowed, in the keyspace
-/// with the most: four times what compactions leave.
-pub(crate) const RUNS_SOFT: usize = 16;
+/// with the most: as many as the most tiered preset has at times when compactions keep
+/// up.
+pub(crate) const RUNS_SOFT: usize = 32;
 
 /// The same at which writers wait: each run costs every get a look at its index
 /// and filter.
-pub(crate) const RUNS_HARD: usize = 32;
+pub(crate) const RUNS_HARD: usize = 64;
 
 /// The hard limit, as [`Stalls::pressure`] has it.
 pub(crate) const HARD: u64 = 1000;
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn pressure_rises_from_the_soft_to_the_hard_limit() {
-        let runs = [0, 16, 17, 24, 31, 32, 99].map(|runs| per_mille(runs, RUNS_SOFT, RUNS_HARD));
+        let runs = [0, 32, 34, 48, 62, 64, 99].map(|runs| per_mille(runs, RUNS_SOFT, RUNS_HARD));
         assert_eq!(runs, [0, 0, 62, 500, 937, 1000, 1000]);
 
         let options = Options { write_buffer_bytes: Some(100), ..Options::default() };
