@@ -283,7 +283,7 @@ fn runs_pile_up(background: Background) {
     assert!(error.message.contains("does not answer"), "{}", error.message);
     assert!(stats.compaction_failures >= error.count && error.count > 0, "{stats:?}");
     assert_eq!(stats.flush_failures, 0);
-    assert!(stats.keyspaces[0].runs.len() >= 32, "{:?}", stats.keyspaces[0].runs);
+    assert!(stats.keyspaces[0].runs.len() >= 64, "{:?}", stats.keyspaces[0].runs);
     let (cause, kind) = (StallCause::Runs, StallKind::Waited);
     assert_eq!(stats.stall, Some(StallState { cause, kind }));
     assert_eq!(tally(&db, cause, StallKind::Refused), 1);
