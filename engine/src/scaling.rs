@@ -131,7 +131,7 @@ impl Scaling {
 
     /// Few runs to read and little more space than the data needs.
     pub fn read_heavy() -> Self {
-        Scaling { levels: vec![ScalingParameter::levelled(4)], deepest: Some(ScalingParameter::levelled(10)) }
+        Scaling { levels: vec![ScalingParameter(0)], deepest: Some(ScalingParameter::levelled(10)) }
     }
 
     /// For keys that ascend with time: runs do not overlap, and few merges are
@@ -255,17 +255,17 @@ impl Mix {
 /// What an adaptive keyspace may choose.
 struct Rung {
     scaling: fn() -> Scaling,
-    /// How often a byte is written, roughly.
+    /// How often a byte is written, roughly: as simulated for random overwrites.
     writes: u64,
-    /// In how many runs a key may be, roughly.
+    /// In how many runs a key may be, roughly, by the same simulation.
     runs: u64,
 }
 
 /// From the most eager to write to the most eager to read.
 const LADDER: [Rung; 3] = [
-    Rung { scaling: Scaling::write_heavy, writes: 5, runs: 9 },
-    Rung { scaling: Scaling::balanced, writes: 8, runs: 5 },
-    Rung { scaling: Scaling::read_heavy, writes: 14, runs: 3 },
+    Rung { scaling: Scaling::write_heavy, writes: 5, runs: 11 },
+    Rung { scaling: Scaling::balanced, writes: 7, runs: 7 },
+    Rung { scaling: Scaling::read_heavy, writes: 11, runs: 5 },
 ];
 
 /// Operations that are looked at together.
