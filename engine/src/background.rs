@@ -303,7 +303,7 @@ impl Background {
         let waited = || Duration::from_millis(core.options.environment.monotonic_ms().saturating_sub(start));
         let limit = Duration::from_millis(core.options.stall_ms_max);
         let mut failures = 0;
-        let mut met = None;
+        let (mut met, mut worked) = (None, false);
         loop {
             let seen = core.progress.count();
             core.check_writable()?;
@@ -311,11 +311,14 @@ impl Background {
             let Some(cause) = core.stalls.hard() else { break };
             met = Some(cause);
             let left = limit.saturating_sub(waited());
-            let outlook = if left.is_zero() {
+            // Where there are no workers each commit brings the work on, however little
+            // it may wait: nobody else does.
+            let outlook = if left.is_zero() && (core.threaded() || worked) {
                 Outlook::Refuse("they take longer than a commit may wait".to_owned())
             } else if core.threaded() {
                 self.wait_for_worker(core, cause, seen, left, &mut failures)
             } else {
+                worked = true;
                 self.work_for_room(core, cause)?
             };
             match outlook {
