@@ -206,7 +206,7 @@ fn python() -> Result<(), Missing> {
     duramen(&["delete", "--keyspace", "flights", "UA/2013-01-01T10:00:00Z/1545"])?;
     duramen(&["flush"])?;
     let exported = target().join("test/flights.jsonl").display().to_string();
-    duramen(&["export", "--keyspace", "flights", "--format", "jsonl", "--output", &exported])?;
+    duramen(&["export", "--keyspace", "flights", "--format", "jsonl", "--force", "--output", &exported])?;
 
     let example = |name: &str, result: &str| -> Result<(), String> {
         let program = root().join("examples/python").join(name);
