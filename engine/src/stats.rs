@@ -237,7 +237,7 @@ pub struct LevelStats {
 pub struct JobStats {
     /// Where.
     pub keyspace: KeyspaceId,
-    /// Why: `overlap`, `disjoint`, `tombstones`, `expired`, `covered`, `small files` or
+    /// Why: `overlap`, `space`, `disjoint`, `tombstones`, `expired`, `covered`, `small files` or
     /// `asked`.
     pub cause: String,
     /// Level that it made.

@@ -90,6 +90,8 @@ pub enum Cause {
     Disjoint,
     /// As many runs overlap as the level's parameter allows.
     Overlap,
+    /// The levels above a levelled deepest one hold as much as they may.
+    Space,
     /// Most entries of a table are tombstones.
     Tombstones,
     /// Many small tables in a row.
@@ -105,6 +107,7 @@ impl fmt::Display for Cause {
             Cause::Covered => "covered",
             Cause::Disjoint => "disjoint",
             Cause::Overlap => "overlap",
+            Cause::Space => "space",
             Cause::Tombstones => "tombstones",
             Cause::SmallFiles => "small files",
             Cause::Asked => "asked",
@@ -158,6 +161,7 @@ pub fn pick(runs: &[RunShape<'_>], parameters: &Parameters) -> Option<Pick> {
     tree.gone()
         .or_else(|| tree.disjoint())
         .or_else(|| tree.overlap())
+        .or_else(|| tree.space())
         .or_else(|| tree.tombstones())
         .or_else(|| tree.small_files())
 }
@@ -505,6 +509,61 @@ impl<'a> Tree<'a> {
         group.truncate(self, parts);
         group.fit(self)?;
         Some((score, own_level, group))
+    }
+
+    /// Where the deepest level is levelled, what lies above it is merged into it once it
+    /// is as dense as a run that belongs there, in however many runs. What takes too much
+    /// for one merge is left, where a part of it is not.
+    fn space(&self) -> Option<Pick> {
+        let deepest = self.deepest();
+        let parameter = self.parameters.scaling.of(deepest, deepest);
+        if parameter.is_tiered() || deepest == 0 {
+            return None;
+        }
+        let most = CASCADE_FILES_MAX * self.parameters.target_file_bytes;
+        let mut best: Option<(bool, f64, Group)> = None;
+        for run in 0..self.runs.len() {
+            for index in 0..self.runs[run].nodes.len() {
+                let Some((score, group)) = self.stack_below(run, index) else { continue };
+                let fits = group.bytes <= most;
+                let better = best.as_ref().is_none_or(|(best_fits, best_score, best)| match fits {
+                    true => !best_fits || score > *best_score,
+                    false => !best_fits && group.bytes < best.bytes,
+                });
+                if better {
+                    best = Some((fits, score, group));
+                }
+            }
+        }
+        best.map(|(_, score, group)| group.pick(self, Cause::Space, score))
+    }
+
+    /// A table with all that it overlaps, where that reaches the deepest level and what
+    /// is above it is dense enough; and how dense that is.
+    fn stack_below(&self, run: usize, index: usize) -> Option<(f64, Group)> {
+        let deepest = self.deepest();
+        if self.runs[run].nodes[index].level >= deepest {
+            return None;
+        }
+        let first = index..index + 1;
+        let mut range = self.runs[run].keys(first.clone(), None);
+        let mut group = Group::default();
+        group.add(self, run, first);
+        for older in run + 1..self.runs.len() {
+            let members = self.runs[older].overlapping(range);
+            if members.is_empty() {
+                continue;
+            }
+            let above = group.density;
+            let is_deepest = self.runs[older].nodes[members.clone()].iter().any(|node| node.level >= deepest);
+            range = self.runs[older].keys(members.clone(), Some(range));
+            group.add(self, older, members);
+            if is_deepest {
+                let score = above / self.bounds[deepest - 1];
+                return (score >= 1.0 && group.bytes <= self.parameters.space_left).then_some((score, group));
+            }
+        }
+        None
     }
 
     /// True if one of `members` of a run and `node` share more than an edge.

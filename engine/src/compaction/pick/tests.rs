@@ -143,6 +143,21 @@ fn the_deepest_level_has_a_parameter_of_its_own() {
 }
 
 #[test]
+fn what_is_above_a_levelled_deepest_level_is_bounded() {
+    let picture = "a-z:40
+                   a-z:40
+                   a-z:40
+                   a-z:80
+                   a-z:640";
+    assert_eq!(levels_of(picture, "T4/L4"), [1, 1, 1, 1, 2]);
+    assert_eq!(picked(&picture[..picture.len()], &parameters("T8/L4")), "merge 1 2 3 4 5 into run 4: Space");
+    let little = picture.replace("80", "30");
+    assert_eq!(picked(&little, &parameters("T8/L4")), "nothing");
+    // A tiered one takes as much as it holds itself.
+    assert_eq!(picked(picture, &parameters("T8")), "nothing");
+}
+
+#[test]
 fn a_part_of_a_run_weighs_as_the_whole_would() {
     // A quarter of the keys with a quarter of the bytes.
     let picture = "a-f:160

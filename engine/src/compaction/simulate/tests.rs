@@ -67,7 +67,7 @@ fn of_engine(simulation: &Simulation) -> (f64, f64) {
 #[test]
 fn the_model_explains_the_engine() {
     for scaling in ["T4", "T4/L4", "L4", "N"] {
-        let simulation = Simulation { entries: 50_000, ..small(Workload::Uniform, scaling) };
+        let simulation = Simulation { entries: 200_000, ..small(Workload::Uniform, scaling) };
         let (engine, entry_bytes) = of_engine(&simulation);
         let compression = (entry_bytes - KEY_BYTES as f64 - TABLE_ENTRY_BYTES) / VALUE_BYTES as f64;
         let model = Simulation { compression, ..simulation }.run(|_| {}).unwrap().write_amplification();
