@@ -511,31 +511,21 @@ impl<'a> Tree<'a> {
         Some((score, own_level, group))
     }
 
-    /// Where the deepest level is levelled, what lies above it is merged into it once it
-    /// is as dense as a run that belongs there, in however many runs. What takes too much
-    /// for one merge is left, where a part of it is not.
+    /// Where a tiered level lies above a levelled deepest one, what is above that is merged
+    /// into it once it is as dense as a run that belongs there, in however many runs; as
+    /// far as that is no large matter.
     fn space(&self) -> Option<Pick> {
         let deepest = self.deepest();
-        let parameter = self.parameters.scaling.of(deepest, deepest);
-        if parameter.is_tiered() || deepest == 0 {
+        let is_tiered = |level| self.parameters.scaling.of(level, deepest).is_tiered();
+        if deepest == 0 || is_tiered(deepest) || !is_tiered(deepest - 1) {
             return None;
         }
         let most = CASCADE_FILES_MAX * self.parameters.target_file_bytes;
-        let mut best: Option<(bool, f64, Group)> = None;
-        for run in 0..self.runs.len() {
-            for index in 0..self.runs[run].nodes.len() {
-                let Some((score, group)) = self.stack_below(run, index) else { continue };
-                let fits = group.bytes <= most;
-                let better = best.as_ref().is_none_or(|(best_fits, best_score, best)| match fits {
-                    true => !best_fits || score > *best_score,
-                    false => !best_fits && group.bytes < best.bytes,
-                });
-                if better {
-                    best = Some((fits, score, group));
-                }
-            }
-        }
-        best.map(|(_, score, group)| group.pick(self, Cause::Space, score))
+        let tables = (0..self.runs.len())
+            .flat_map(|run| (0..self.runs[run].nodes.len()).map(move |index| (run, index)));
+        let stacks = tables.filter_map(|(run, index)| self.stack_below(run, index));
+        let densest = stacks.filter(|(_, group)| group.bytes <= most).max_by(|a, b| a.0.total_cmp(&b.0));
+        densest.map(|(score, group)| group.pick(self, Cause::Space, score))
     }
 
     /// A table with all that it overlaps, where that reaches the deepest level and what

@@ -39,8 +39,8 @@ const KEYS_MAX: u64 = 100_000_000;
 const TABLE_ENTRIES_MIN: u64 = 256;
 
 /// Entries that may be merged while one is written, as `Background::Inline` allows
-/// where it pays for the flush as well.
-const WORK_PER_ENTRY: u64 = 11;
+/// where it pays for the flush as well, and for slices that a job ends early in.
+const WORK_PER_ENTRY: u64 = 8;
 
 /// Runs that may overlap before writes wait for merges, as in the engine.
 const OVERLAP_MAX: usize = 32;

@@ -13,14 +13,16 @@ use std::path::Path;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
-use duramen::{Database, Db, Options};
+use duramen::{Background, Database, Db, Options};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let db = Db::open(directory.path(), Options::default())?;
+    // Nobody compacts while we look at the files.
+    let options = Options { background: Background::Inline, ..Options::default() };
+    let db = Db::open(directory.path(), options)?;
     let words = db.keyspace("words")?;
     for number in 0..1000 {
         words.put(format!("word:{number:03}").as_bytes(), b"first")?;
