@@ -119,7 +119,8 @@ impl Scaling {
     /// Names of the presets.
     pub const PRESETS: [&str; 4] = ["write_heavy", "balanced", "read_heavy", "time_series"];
 
-    /// Bytes are written seldom; up to twice the space, and more runs to read.
+    /// Bytes are written seldom; about twice the space, at times more, and more runs to
+    /// read.
     pub fn write_heavy() -> Self {
         Scaling { levels: vec![ScalingParameter::tiered(8)], deepest: Some(ScalingParameter::tiered(4)) }
     }
