@@ -210,7 +210,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::key::{Entry, Expiry, ValueKind};
+    use crate::key::{Expiry, ValueKind};
     use crate::memtable::{Memtable, sorted::SortedMemtable};
 
     fn key(seed: u64, number: u64) -> Vec<u8> {
@@ -238,9 +238,9 @@ mod tests {
                 let key = key(seed, next(30));
                 let seq = SequenceNumber(seq);
                 let table = &tables[next(count) as usize];
-                let value = Bytes::copy_from_slice(&key);
+                let value = key.as_slice();
                 let (kind, expires_at) = (ValueKind::Put, Expiry::NEVER);
-                table.insert(Entry { key: value.clone(), seq, kind, expires_at, value });
+                table.insert(EntryRef { key: value, seq, kind, expires_at, value });
                 model.push((key, seq));
             }
             model.sort_by(|a, b| compare_internal((&a.0, a.1), (&b.0, b.1)));

@@ -3,6 +3,7 @@
 //! themselves are looked at only among equal heads.
 
 use super::page::BytesPage;
+use crate::key::head;
 
 /// Heads of a sorted list of keys, which is kept elsewhere.
 #[derive(Debug, Default)]
@@ -10,13 +11,6 @@ pub(super) struct Heads {
     /// Bytes that all keys share.
     shared: usize,
     heads: Vec<u64>,
-}
-
-fn head(key: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    let len = key.len().min(8);
-    bytes[..len].copy_from_slice(&key[..len]);
-    u64::from_be_bytes(bytes)
 }
 
 impl Heads {
