@@ -145,7 +145,7 @@ fn first_newer(view: &View, bounds: &Bounds, above: SequenceNumber) -> Result<Op
             if let Some(key) = table.range_deletes().first_within(start, end, above) {
                 return Ok(Some(key.to_vec()));
             }
-            let found = first_entry(&mut table.cursor(), start, end, above)?;
+            let found = first_entry(&mut Arc::clone(table).cursor(), start, end, above)?;
             if found.is_some() {
                 return Ok(found);
             }

@@ -8,8 +8,8 @@
 //! names it goes.
 
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -18,7 +18,7 @@ use crate::edit::Placed;
 use crate::error::Result;
 use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
-use crate::sstable::{Cache, Table, TableCursor, TableMeta};
+use crate::sstable::{Cache, Stretch, Table, TableCursor, TableMeta};
 use crate::storage::Storage;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, lock};
@@ -29,14 +29,23 @@ pub struct TableHandle {
     meta: TableMeta,
     storage: Arc<dyn Storage>,
     cache: Cache,
-    table: Mutex<Option<Arc<Table>>>,
+    table: OnceLock<Arc<Table>>,
+    /// Held while it is being opened.
+    opening: Mutex<()>,
     obsolete: AtomicBool,
 }
 
 impl TableHandle {
     /// The table that `meta` describes.
     pub fn new(meta: TableMeta, storage: Arc<dyn Storage>, cache: Cache) -> Self {
-        TableHandle { meta, storage, cache, table: Mutex::new(None), obsolete: AtomicBool::new(false) }
+        TableHandle {
+            meta,
+            storage,
+            cache,
+            table: OnceLock::new(),
+            opening: Mutex::default(),
+            obsolete: AtomicBool::new(false),
+        }
     }
 
     /// What the manifest says of it.
@@ -53,16 +62,23 @@ impl TableHandle {
     ///
     /// # Errors
     /// `Io` and `Corruption` of the file; the next call tries again.
-    pub fn table(&self) -> Result<Arc<Table>> {
-        let mut table = lock(&self.table);
-        if let Some(table) = &*table {
-            return Ok(Arc::clone(table));
+    #[inline]
+    pub fn table(&self) -> Result<&Arc<Table>> {
+        match self.table.get() {
+            Some(table) => Ok(table),
+            None => self.open(),
+        }
+    }
+
+    fn open(&self) -> Result<&Arc<Table>> {
+        let _opening = lock(&self.opening);
+        if let Some(table) = self.table.get() {
+            return Ok(table);
         }
         let path = self.path();
         let file = self.storage.open(&path)?;
         let opened = Arc::new(Table::open(file, path, &self.meta, self.cache.clone())?);
-        *table = Some(Arc::clone(&opened));
-        Ok(opened)
+        Ok(self.table.get_or_init(|| opened))
     }
 
     /// Removes the file once nobody holds the handle any more. The edit that
@@ -226,11 +242,26 @@ impl RunCursor {
         RunCursor { tables, current: None }
     }
 
+    /// See [`TableCursor::stretch`].
+    pub fn stretch(&self, forward: bool, seq: SequenceNumber) -> Option<Stretch> {
+        self.current.as_ref()?.1.stretch(forward, seq)
+    }
+
+    /// See [`TableCursor::skip`].
+    pub fn skip(&mut self, rows: usize, forward: bool) -> Result<()> {
+        self.guarded(|this| {
+            if let Some((_, cursor)) = &mut this.current {
+                cursor.skip(rows, forward)?;
+            }
+            if forward { this.skip_forward() } else { this.skip_backward() }
+        })
+    }
+
     fn enter(&mut self, index: usize) -> Result<&mut TableCursor> {
         let keep = matches!(&self.current, Some((at, _)) if *at == index);
         let cursor = match self.current.take() {
             Some((_, cursor)) if keep => cursor,
-            _ => self.tables[index].table()?.cursor(),
+            _ => Arc::clone(self.tables[index].table()?).cursor(),
         };
         Ok(&mut self.current.insert((index, cursor)).1)
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::COLUMNS_MAX;
 use super::page::IntsPage;
 use super::schema::{EXPIRY, KEY, KIND, SEQ, VALUE};
+use super::stretch::Stretch;
 use super::table::{Rows, Table};
 use crate::cursor::Cursor;
 use crate::error::Result;
@@ -63,6 +64,32 @@ impl TableCursor {
     #[inline]
     pub fn stands(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// The rows from the one under the cursor to the end of its page, if each is a put
+    /// that a reader at `seq` may see and no two have one key.
+    pub fn stretch(&self, forward: bool, seq: SequenceNumber) -> Option<Stretch> {
+        let Position { page, row, rows, .. } = self.current.as_ref()?;
+        let entry = &self.table.index.pages[*page];
+        let plain = entry.kind == Some(ValueKind::Put) && entry.expiries.1 == 0;
+        if !plain || entry.seq_max > seq.0 as i64 || !rows.keys.is_distinct() {
+            return None;
+        }
+        let len = match forward {
+            true => rows.keys.rows() - row,
+            // Before the first row there may be newer versions of its key.
+            false => row + 1 - usize::from(entry.goes_on),
+        };
+        Some(Stretch::new(rows.clone(), *row, len, forward))
+    }
+
+    /// Moves by so many rows, the last of which is still in the page.
+    pub fn skip(&mut self, rows: usize, forward: bool) -> Result<()> {
+        if let (Some(position), Some(steps)) = (&mut self.current, rows.checked_sub(1)) {
+            let row = if forward { position.row + steps } else { position.row - steps };
+            position.go_to(row, &self.table)?;
+        }
+        if forward { self.next() } else { self.prev() }
     }
 
     /// The rows of a page, by way of the cache.
