@@ -88,7 +88,8 @@ impl Compaction {
             let tables: Vec<Arc<TableHandle>> = run.tables.iter().filter(|t| is_input(t)).cloned().collect();
             if !tables.is_empty() {
                 inputs.extend(tables.iter().cloned());
-                sources.push(Source::Run(RunCursor::new(tables)));
+                let count = tables.len();
+                sources.push(Source::Run(RunCursor::new(Arc::new(tables), 0..count)));
             }
         }
         let target = version.runs.get(pick.run).map_or((0, 0), |run| (run.level, run.id));

@@ -145,15 +145,23 @@ impl MergeCursor {
 
     /// Finds the winner anew.
     fn play_all(&mut self) {
-        let leaves = self.sources.len();
-        self.ranks = (0..leaves).map(|source| self.rank(source)).collect();
-        let mut winners: Vec<usize> = (0..2 * leaves).map(|node| node.saturating_sub(leaves)).collect();
-        for node in (1..leaves).rev() {
-            let (left, right) = (winners[2 * node], winners[2 * node + 1]);
-            let left_wins = !self.precedes(right, left);
-            (winners[node], self.losers[node]) = if left_wins { (left, right) } else { (right, left) };
+        for source in 0..self.sources.len() {
+            self.ranks[source] = self.rank(source);
         }
-        self.crown(winners.get(1).copied());
+        let winner = (!self.sources.is_empty()).then(|| self.play_below(1));
+        self.crown(winner);
+    }
+
+    /// The winner below a node.
+    fn play_below(&mut self, node: usize) -> usize {
+        if let Some(source) = node.checked_sub(self.sources.len()) {
+            return source;
+        }
+        let (left, right) = (self.play_below(2 * node), self.play_below(2 * node + 1));
+        let left_wins = !self.precedes(right, left);
+        let (winner, loser) = if left_wins { (left, right) } else { (right, left) };
+        self.losers[node] = loser;
+        winner
     }
 
     /// Finds the winner after `source` has moved.
@@ -202,7 +210,7 @@ impl MergeCursor {
             node /= 2;
         }
         self.streak.1 = 0;
-        stretch.filter(|stretch| stretch.len() >= STRETCH_ROWS_MIN)
+        stretch.filter(|stretch| stretch.rows() >= STRETCH_ROWS_MIN)
     }
 
     /// Moves past the first `rows` of a stretch.

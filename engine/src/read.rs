@@ -171,12 +171,12 @@ impl RowCursor {
             range_deletes.extend(memory.range_deletes());
         }
         for run in &view.version.runs {
-            let tables = run.within(&bounds.0, &bounds.1);
-            for table in tables.iter().filter(|table| table.meta().range_deletes > 0) {
+            let within = run.within(&bounds.0, &bounds.1);
+            for table in run.tables[within.clone()].iter().filter(|table| table.meta().range_deletes > 0) {
                 range_deletes.push(Arc::clone(table.table()?.range_deletes()));
             }
-            if !tables.is_empty() {
-                sources.push(Source::Run(RunCursor::new(tables.to_vec())));
+            if !within.is_empty() {
+                sources.push(Source::Run(RunCursor::new(Arc::clone(&run.tables), within)));
             }
         }
         Ok(RowCursor {
@@ -201,7 +201,7 @@ impl RowCursor {
     #[inline]
     pub fn advance(&mut self) -> Result<bool> {
         if let Some((stretch, at)) = &mut self.stretch
-            && *at + 1 < stretch.len()
+            && *at + 1 < stretch.rows()
         {
             *at += 1;
             return Ok(true);
@@ -257,7 +257,7 @@ impl RowCursor {
         if let Bound::Included(key) | Bound::Excluded(key) = end {
             stretch.end_before(key);
         }
-        let any = stretch.len() > 0;
+        let any = stretch.rows() > 0;
         if any {
             self.stretch = Some((stretch, 0));
         }
@@ -268,7 +268,7 @@ impl RowCursor {
         if let Some((stretch, at)) = self.stretch.take() {
             self.key.clear();
             self.key.extend_from_slice(stretch.key(at));
-            self.merge.skip(stretch.len())?;
+            self.merge.skip(stretch.rows())?;
         }
         Ok(())
     }

@@ -50,9 +50,9 @@ impl Contents {
         BytesMut::with_capacity(bytes)
     }
 
-    /// Bytes allocated.
+    /// Bytes allocated, but for those left of the last chunk.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes - self.chunk.capacity()
     }
 }
 

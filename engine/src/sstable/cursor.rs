@@ -31,7 +31,8 @@ pub struct TableCursor {
     table: Arc<Table>,
     /// Where it stands, and the page there.
     current: Option<Position>,
-    windows: Windows,
+    /// From the first page that is read ahead on.
+    windows: Option<Box<Windows>>,
     /// Pages walked in one direction since the last seek.
     walked: u32,
 }
@@ -57,7 +58,7 @@ impl Position {
 
 impl TableCursor {
     pub(super) fn new(table: Arc<Table>) -> TableCursor {
-        TableCursor { table, current: None, windows: Windows::default(), walked: 0 }
+        TableCursor { table, current: None, windows: None, walked: 0 }
     }
 
     /// True if it stands on an entry.
@@ -119,7 +120,7 @@ impl TableCursor {
         let rows = if self.walked <= CACHED_PAGES {
             self.cached(page)?
         } else {
-            self.windows.rows(&self.table, page, forward)?
+            self.windows.get_or_insert_default().rows(&self.table, page, forward)?
         };
         let row = if forward { 0 } else { rows.keys.rows() - 1 };
         self.stand(page, row, rows)

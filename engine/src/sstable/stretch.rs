@@ -23,7 +23,7 @@ impl Stretch {
 
     /// Number of rows.
     #[inline]
-    pub fn len(&self) -> usize {
+    pub fn rows(&self) -> usize {
         self.len
     }
 
