@@ -27,6 +27,10 @@ pub trait Cursor {
     ///
     /// `value` may be left empty by a cursor made for keys only.
     fn entry(&self) -> Option<EntryRef<'_>>;
+    /// The key of the entry under the cursor.
+    fn key(&self) -> Option<&[u8]> {
+        self.entry().map(|entry| entry.key)
+    }
     /// The value under the cursor without copying; the cursor must stand on an
     /// entry.
     fn value(&self) -> Bytes;

@@ -10,6 +10,7 @@ use crate::filename;
 use crate::job::{MergeJob, MergePlan};
 use crate::key::FileNumber;
 use crate::keyspace::{Keyspace, Memory, View};
+use crate::merge::MergeCursor;
 use crate::options::Budget;
 use crate::sync::lock;
 
@@ -35,7 +36,8 @@ impl Flush {
             level: 0,
             table_bytes: u64::MAX,
             boundaries: Vec::new(),
-            cursor: Arc::clone(&memory.table).cursor(),
+            cursor: MergeCursor::new(vec![Arc::clone(&memory.table).cursor().into()]),
+            range: (None, None),
             range_deletes: memory.range_deletes().as_deref().cloned().unwrap_or_default(),
             expires: memory.expires(),
             older: keyspace.view().version.runs.clone(),

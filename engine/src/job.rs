@@ -16,6 +16,12 @@
 //!
 //! Versions of one key always go to the same table, and range tombstones are cut
 //! where tables are: the tables of a run must not overlap.
+//!
+//! A page of one input between whose keys no other has entries goes over as it is
+//! stored: each of its entries is a put that is the newest of its key, which somebody
+//! may read. Where range tombstones are merged, entries are looked at one by one.
+//!
+//! A large merge is several jobs beside each other, each over a range of keys.
 
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -24,13 +30,14 @@ use bytes::Bytes;
 
 use crate::core::Core;
 use crate::cursor::Cursor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filename;
 use crate::key::{Entry, EntryRef, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 use crate::keyspace::Keyspace;
+use crate::merge::MergeCursor;
 use crate::options::Budget;
 use crate::range_delete::RangeDeletes;
-use crate::sstable::{TableIdentity, TableMeta, TableOptions, TableWriter};
+use crate::sstable::{StoredPage, TableIdentity, TableMeta, TableOptions, TableWriter};
 use crate::version::Run;
 
 /// Bytes a step counts for an entry beside its key and value.
@@ -41,8 +48,10 @@ const ROW_GROUP_BYTES_MIN: usize = 64 << 10;
 
 /// A merge in progress.
 pub(crate) struct MergeJob {
-    cursor: Box<dyn Cursor + Send>,
+    cursor: MergeCursor,
+    range: KeyRange,
     started: bool,
+    done: bool,
     /// Entries taken.
     entries: u64,
     sieve: Sieve,
@@ -87,6 +96,9 @@ struct Output {
     files: Vec<FileNumber>,
 }
 
+/// Keys from the first on and below the second; all, where there is none.
+pub(crate) type KeyRange = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// What to merge, and into what.
 pub(crate) struct MergePlan {
     pub keyspace: Arc<Keyspace>,
@@ -96,7 +108,9 @@ pub(crate) struct MergePlan {
     pub table_bytes: u64,
     /// Keys, ascending, before which a table had better end.
     pub boundaries: Vec<Vec<u8>>,
-    pub cursor: Box<dyn Cursor + Send>,
+    pub cursor: MergeCursor,
+    /// Keys outside are left to others.
+    pub range: KeyRange,
     /// Range tombstones of what is merged.
     pub range_deletes: RangeDeletes,
     /// Some entry of what is merged expires.
@@ -113,6 +127,10 @@ impl MergeJob {
         kept.retain(|start, end, seq| {
             oldest.is_some_and(|oldest| oldest < seq) || plan.older.iter().any(|run| run.overlaps(start, end))
         });
+        if let Some(start) = &plan.range.0 {
+            kept.take_below(Some(start));
+        }
+        let kept = kept.take_below(plan.range.1.as_deref());
         let output = Output {
             keyspace: plan.keyspace.id,
             level: plan.level,
@@ -135,7 +153,15 @@ impl MergeJob {
             ended_at: None,
             operand: None,
         };
-        MergeJob { cursor: plan.cursor, started: false, entries: 0, sieve, output }
+        MergeJob {
+            cursor: plan.cursor,
+            range: plan.range,
+            started: false,
+            done: false,
+            entries: 0,
+            sieve,
+            output,
+        }
     }
 
     /// Merges about `budget` bytes; true once everything is merged and synced.
@@ -145,21 +171,62 @@ impl MergeJob {
     pub fn step(&mut self, core: &Core, budget: Budget) -> Result<bool> {
         if !self.started {
             self.started = true;
-            self.cursor.seek_first()?;
+            match &self.range.0 {
+                Some(start) => self.cursor.seek(start, SequenceNumber::MAX)?,
+                None => self.cursor.seek_first()?,
+            }
         }
         let mut spent = 0;
         while spent < budget.bytes {
-            let Some(entry) = self.cursor.entry() else {
+            if self.cursor.may_stretch()
+                && let Some(bytes) = self.copy_page(core)?
+            {
+                spent += bytes;
+                continue;
+            }
+            let end = self.range.1.as_deref();
+            let inside = |entry: &EntryRef<'_>| end.is_none_or(|end| entry.key < end);
+            let Some(entry) = self.cursor.entry().filter(inside) else {
                 self.sieve.end_key(core, &mut self.output)?;
                 self.output.finish(core)?;
+                self.done = true;
                 return Ok(true);
             };
             spent += (entry.key.len() + entry.value.len()) as u64 + ENTRY_BYTES;
             self.entries += 1;
-            self.sieve.take(core, entry, self.cursor.as_ref(), &mut self.output)?;
+            self.sieve.take(core, entry, &self.cursor, &mut self.output)?;
             self.cursor.next()?;
         }
         Ok(false)
+    }
+
+    /// Copies the page under the cursor as it is stored, if it may be; answers its
+    /// bytes.
+    fn copy_page(&mut self, core: &Core) -> Result<Option<u64>> {
+        if !self.sieve.range_deletes.is_empty() {
+            return Ok(None);
+        }
+        let Some(page) = self.cursor.stored_page(self.sieve.now_ms)? else { return Ok(None) };
+        let inside = self.range.1.as_deref().is_none_or(|end| page.last_key() < end);
+        // An operand or a newer version of its first key may have been there before.
+        if !inside || self.sieve.key == page.first_key() {
+            return Ok(None);
+        }
+        self.sieve.end_key(core, &mut self.output)?;
+        if !self.output.copy(core, &page)? {
+            return Ok(None);
+        }
+        self.sieve.key.clear();
+        self.sieve.key.extend_from_slice(page.last_key());
+        self.sieve.ended_at = Some(page.last_seq());
+        self.entries += page.rows() as u64;
+        self.cursor.skip(page.rows())?;
+        Ok(Some(page.bytes() as u64 + ENTRY_BYTES * page.rows() as u64))
+    }
+
+    /// True once everything is merged and synced.
+    pub fn is_done(&self) -> bool {
+        self.done
     }
 
     /// Entries merged so far.
@@ -290,23 +357,34 @@ fn owned(entry: EntryRef<'_>, cursor: &dyn Cursor) -> Entry {
 
 impl Output {
     fn write(&mut self, core: &Core, entry: EntryRef<'_>) -> Result<()> {
+        self.writer(core, entry.key)?.add(entry)
+    }
+
+    /// Writes a page as it is stored; false if its entries are to be written one by
+    /// one.
+    fn copy(&mut self, core: &Core, page: &StoredPage) -> Result<bool> {
+        if self.boundaries.peek().is_some_and(|boundary| boundary.as_slice() <= page.last_key()) {
+            return Ok(false);
+        }
+        self.writer(core, page.first_key())?.add_page(page)
+    }
+
+    /// The table that takes `key` next.
+    fn writer(&mut self, core: &Core, key: &[u8]) -> Result<&mut TableWriter> {
         let mut boundary = false;
-        while self.boundaries.next_if(|boundary| boundary.as_slice() <= entry.key).is_some() {
+        while self.boundaries.next_if(|boundary| boundary.as_slice() <= key).is_some() {
             boundary = true;
         }
         let enough = if boundary { self.table_bytes / 2 } else { self.table_bytes };
         let full = self.writer.as_ref().is_some_and(|writer| writer.estimated_bytes() >= enough);
-        if full && self.writer.as_ref().is_some_and(|writer| !writer.ends_with(entry.key)) {
-            self.finish_table(Some(entry.key))?;
+        if full && self.writer.as_ref().is_some_and(|writer| !writer.ends_with(key)) {
+            self.finish_table(Some(key))?;
         }
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => {
-                let writer = self.new_table(core)?;
-                self.writer.insert(writer)
-            }
-        };
-        writer.add(entry)
+        if self.writer.is_none() {
+            self.writer = Some(self.new_table(core)?);
+        }
+        // Just made where there was none.
+        self.writer.as_mut().ok_or_else(|| Error::invalid("there is no table"))
     }
 
     fn new_table(&mut self, core: &Core) -> Result<TableWriter> {

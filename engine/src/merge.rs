@@ -24,7 +24,7 @@ use bytes::Bytes;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{EntryRef, SequenceNumber, compare_internal};
-use crate::sstable::Stretch;
+use crate::sstable::{StoredPage, Stretch};
 use crate::version::RunCursor;
 
 /// Steps in a row that one source has taken before a stretch of it is looked for, and
@@ -54,6 +54,11 @@ impl Source {
     #[inline]
     fn entry(&self) -> Option<EntryRef<'_>> {
         with_cursor!(self, cursor => cursor.entry())
+    }
+
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        with_cursor!(self, cursor => cursor.key())
     }
 
     fn cursor(&mut self) -> &mut dyn Cursor {
@@ -121,10 +126,10 @@ impl MergeCursor {
 
     /// The rank of a source: no more than that of any that comes after it.
     fn rank(&self, source: usize) -> u128 {
-        match self.sources[source].entry() {
+        match self.sources[source].key() {
             None => u128::MAX,
-            Some(entry) if self.forward => prefix(entry.key),
-            Some(entry) => !prefix(entry.key),
+            Some(key) if self.forward => prefix(key),
+            Some(key) => !prefix(key),
         }
     }
 
@@ -181,7 +186,7 @@ impl MergeCursor {
     fn crown(&mut self, winner: Option<usize>) {
         // A rank tells that a source stands somewhere, unless it is the highest.
         let stands =
-            |source: &usize| self.ranks[*source] != u128::MAX || self.sources[*source].entry().is_some();
+            |source: &usize| self.ranks[*source] != u128::MAX || self.sources[*source].key().is_some();
         self.current = winner.filter(stands);
         if let Some(winner) = self.current {
             let steps = if winner == self.streak.0 { self.streak.1.saturating_add(1) } else { 0 };
@@ -196,21 +201,46 @@ impl MergeCursor {
     }
 
     /// The rows from the one under the cursor on, as long as they lie together, nobody
-    /// else has entries between them, and a reader at `seq` may see each.
-    pub fn stretch(&mut self, seq: SequenceNumber) -> Option<Stretch> {
+    /// else has entries between them, and a reader at `seq` and `now_ms` may see each.
+    pub fn stretch(&mut self, seq: SequenceNumber, now_ms: u64) -> Option<Stretch> {
+        self.streak.1 = 0;
+        let stretch = self.undisturbed(seq, now_ms);
+        stretch.filter(|stretch| stretch.rows() >= STRETCH_ROWS_MIN)
+    }
+
+    fn undisturbed(&self, seq: SequenceNumber, now_ms: u64) -> Option<Stretch> {
         let current = self.current?;
         let Source::Run(run) = &self.sources[current] else { return None };
-        let mut stretch = run.stretch(self.forward, seq);
+        let mut stretch = run.stretch(self.forward, seq, now_ms)?;
         // The next of all others has lost to this one.
         let mut node = (current + self.sources.len()) / 2;
-        while let (Some(stretch), 1..) = (&mut stretch, node) {
-            if let Some(other) = self.sources[self.losers[node]].entry() {
-                stretch.end_before(other.key);
+        while node > 0 {
+            if let Some(key) = self.sources[self.losers[node]].key() {
+                stretch.end_before(key);
             }
             node /= 2;
         }
-        self.streak.1 = 0;
-        stretch.filter(|stretch| stretch.rows() >= STRETCH_ROWS_MIN)
+        Some(stretch)
+    }
+
+    /// The page under the cursor as it is stored, if the cursor stands on its first row,
+    /// nobody else has entries between its keys, no two rows have one key, and each is a
+    /// put that has not expired at `now_ms`.
+    ///
+    /// # Errors
+    /// Those of reading; the cursor stands nowhere then.
+    pub fn stored_page(&mut self, now_ms: u64) -> Result<Option<StoredPage>> {
+        let Some(current) = self.current else { return Ok(None) };
+        let rows = match &self.sources[current] {
+            Source::Run(run) => run.rows_of_page_begun(),
+            Source::Other(_) => None,
+        };
+        let undisturbed = || self.undisturbed(SequenceNumber::MAX, now_ms).map(|stretch| stretch.rows());
+        if rows.is_none() || undisturbed() != rows {
+            return Ok(None);
+        }
+        let Source::Run(run) = &mut self.sources[current] else { return Ok(None) };
+        run.stored_page().map(Some).inspect_err(|_| self.current = None)
     }
 
     /// Moves past the first `rows` of a stretch.

@@ -88,6 +88,9 @@ pub struct Options {
     /// Bytes a second that worker threads read and write for compactions at most.
     /// Default: no limit.
     pub compaction_bytes_per_second: Option<u64>,
+    /// Threads that one large compaction is parted among, each with keys of its own and
+    /// files of `target_file_bytes`. Default: those that the machine has, up to four.
+    pub compaction_threads: usize,
     /// Bytes of WAL after which every memtable that holds on to an old segment
     /// is flushed. Default: 4 × `memtable_bytes`.
     pub wal_bytes_max: Option<u64>,
@@ -126,6 +129,8 @@ impl Default for Options {
             target_file_bytes: 64 << 20,
             compaction: CompactionStrategy::default(),
             compaction_bytes_per_second: None,
+            compaction_threads: std::thread::available_parallelism()
+                .map_or(1, |threads| threads.get().min(4)),
             wal_bytes_max: None,
             value_bytes_max: if wasm { 32 << 20 } else { 64 << 20 },
             batch_bytes_max: if wasm { 64 << 20 } else { 256 << 20 },

@@ -252,7 +252,7 @@ impl RowCursor {
     /// Answers the row that the merge stands on, and those after it that need no look,
     /// if there are any.
     fn enter_stretch(&mut self) -> bool {
-        let Some(mut stretch) = self.merge.stretch(self.moment.seq) else { return false };
+        let Some(mut stretch) = self.merge.stretch(self.moment.seq, self.moment.now_ms) else { return false };
         let end = if self.reverse { &self.bounds.0 } else { &self.bounds.1 };
         if let Bound::Included(key) | Bound::Excluded(key) = end {
             stretch.end_before(key);

@@ -15,10 +15,10 @@ use bytes::Bytes;
 
 use crate::cursor::Cursor;
 use crate::edit::Placed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
-use crate::sstable::{Cache, Stretch, Table, TableCursor, TableMeta};
+use crate::sstable::{Cache, StoredPage, Stretch, Table, TableCursor, TableMeta};
 use crate::storage::Storage;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, lock};
@@ -258,8 +258,21 @@ impl RunCursor {
     }
 
     /// See [`TableCursor::stretch`].
-    pub fn stretch(&self, forward: bool, seq: SequenceNumber) -> Option<Stretch> {
-        self.current.as_ref()?.1.stretch(forward, seq)
+    pub fn stretch(&self, forward: bool, seq: SequenceNumber, now_ms: u64) -> Option<Stretch> {
+        self.current.as_ref()?.1.stretch(forward, seq, now_ms)
+    }
+
+    /// See [`TableCursor::rows_of_page_begun`].
+    pub fn rows_of_page_begun(&self) -> Option<usize> {
+        self.current.as_ref()?.1.rows_of_page_begun()
+    }
+
+    /// See [`TableCursor::stored_page`]; the cursor must stand on an entry.
+    pub fn stored_page(&mut self) -> Result<StoredPage> {
+        self.guarded(|this| match &mut this.current {
+            Some((_, cursor)) => cursor.stored_page(),
+            None => Err(Error::invalid("there is no page under the cursor")),
+        })
     }
 
     /// See [`TableCursor::skip`].
@@ -310,7 +323,7 @@ impl RunCursor {
     }
 
     /// Runs `step`, and leaves the cursor standing nowhere if it fails.
-    fn guarded(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let outcome = step(self);
         if outcome.is_err() {
             self.current = None;
@@ -382,8 +395,14 @@ impl Cursor for RunCursor {
         })
     }
 
+    #[inline]
     fn entry(&self) -> Option<EntryRef<'_>> {
         self.current.as_ref().and_then(|(_, cursor)| cursor.entry())
+    }
+
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        self.current.as_ref().and_then(|(_, cursor)| cursor.key())
     }
 
     fn value(&self) -> Bytes {

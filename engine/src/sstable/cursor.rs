@@ -9,12 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::COLUMNS_MAX;
-use super::page::IntsPage;
+use super::page::{IntsPage, Written};
 use super::schema::{EXPIRY, KEY, KIND, SEQ, VALUE};
+use super::stored::StoredPage;
 use super::stretch::Stretch;
 use super::table::{Rows, Table};
 use crate::cursor::Cursor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
 
 /// Pages that a walk takes through the cache before it reads ahead.
@@ -68,12 +69,13 @@ impl TableCursor {
     }
 
     /// The rows from the one under the cursor to the end of its page, if each is a put
-    /// that a reader at `seq` may see and no two have one key.
-    pub fn stretch(&self, forward: bool, seq: SequenceNumber) -> Option<Stretch> {
+    /// that a reader at `seq` and `now_ms` may see and no two have one key.
+    pub fn stretch(&self, forward: bool, seq: SequenceNumber, now_ms: u64) -> Option<Stretch> {
         let Position { page, row, rows, .. } = self.current.as_ref()?;
         let entry = &self.table.index.pages[*page];
-        let plain = entry.kind == Some(ValueKind::Put) && entry.expiries.1 == 0;
-        if !plain || entry.seq_max > seq.0 as i64 || !rows.keys.is_distinct() {
+        let alive = entry.expiries.1 == 0 || entry.expiries.0 as u64 > now_ms;
+        let seen = entry.seq_max <= seq.0 as i64;
+        if entry.kind != Some(ValueKind::Put) || !alive || !seen || !rows.keys.is_distinct() {
             return None;
         }
         let len = match forward {
@@ -82,6 +84,38 @@ impl TableCursor {
             false => row + 1 - usize::from(entry.goes_on),
         };
         Some(Stretch::new(rows.clone(), *row, len, forward))
+    }
+
+    /// Number of rows of the page under the cursor, if this is the first of them.
+    pub fn rows_of_page_begun(&self) -> Option<usize> {
+        let position = self.current.as_ref().filter(|position| position.row == 0)?;
+        Some(position.rows.keys.rows())
+    }
+
+    /// The page under the cursor as it is stored: a [`TableCursor::stretch`] of all of
+    /// its rows. The cursor must stand on an entry.
+    pub fn stored_page(&mut self) -> Result<StoredPage> {
+        let Some(Position { page, rows, .. }) = &self.current else {
+            return Err(Error::invalid("there is no page under the cursor"));
+        };
+        let (page, table) = (*page, &self.table);
+        let (index, entry) = (&table.index, &table.index.pages[page]);
+        let windows = self.windows.get_or_insert_default();
+        let (mut raw, mut written) = (<[Bytes; COLUMNS_MAX]>::default(), [Written::default(); COLUMNS_MAX]);
+        for column in (0..COLUMNS_MAX).filter(|column| *column != EXPIRY || index.expires) {
+            raw[column] = windows.columns[column].raw(table, page, column, true)?;
+            written[column] = table.check(page, column, &raw[column])?;
+        }
+        Ok(StoredPage {
+            keys: Arc::clone(&rows.keys),
+            last_seq: SequenceNumber(rows.seqs.get(rows.keys.rows() - 1) as u64),
+            raw,
+            written,
+            seqs: (entry.seq_min, entry.seq_max),
+            expiries: entry.expiries,
+            compression: index.compression,
+            expires: index.expires,
+        })
     }
 
     /// Moves by so many rows, the last of which is still in the page.
@@ -199,7 +233,15 @@ impl Cursor for TableCursor {
         })
     }
 
+    #[inline]
     fn next(&mut self) -> Result<()> {
+        if let Some(position) = &mut self.current
+            && position.row + 1 < position.rows.keys.rows()
+            && position.rows.kinds.is_none()
+        {
+            position.row += 1;
+            return Ok(());
+        }
         self.guarded(|this| {
             let Some(position) = &mut this.current else { return Ok(()) };
             if position.row + 1 < position.rows.keys.rows() {
@@ -235,6 +277,11 @@ impl Cursor for TableCursor {
             },
             value: at.rows.values.get(at.row),
         })
+    }
+
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        self.current.as_ref().map(|at| at.rows.keys.get(at.row))
     }
 
     fn value(&self) -> Bytes {

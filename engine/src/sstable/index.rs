@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use parquet::basic::Compression as Codec;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -11,10 +12,11 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::integrity::Integrity;
 use super::keys::Heads;
-use super::schema::{self, EXPIRY, KEY, KIND, SEQ};
+use super::schema::{self, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::{COLUMNS_MAX, TableMeta};
 use crate::error::{Error, Result};
 use crate::key::ValueKind;
+use crate::options::Compression;
 use crate::range_delete::RangeDeletes;
 
 /// Bytes before the first page.
@@ -33,6 +35,8 @@ pub(super) struct Index {
     pub range_deletes: Arc<RangeDeletes>,
     /// There is a column of expiries.
     pub expires: bool,
+    /// Of the values.
+    pub compression: Compression,
 }
 
 /// A page of each column.
@@ -137,6 +141,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
         heads: Heads::default(),
         range_deletes: Arc::new(integrity.range_deletes),
         expires: integrity.expires,
+        compression: Compression::Snappy,
     };
     let mut crcs = integrity.pages.iter();
     let mut offset = MAGIC.len() as u64;
@@ -214,6 +219,9 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
                 }
                 offset = offset.checked_add(u64::from(page.bytes[column]))?;
             }
+        }
+        if group.column(VALUE).compression() == Codec::UNCOMPRESSED {
+            index.compression = Compression::None;
         }
         let key_chunk = group.column(KEY);
         let filter_offset = u64::try_from(key_chunk.bloom_filter_offset()?).ok()?;

@@ -223,6 +223,24 @@ pub(super) fn measure(bytes: &[u8], content: Content) -> Option<(u32, u32, u32)>
     (header.encoding == content.encoding()).then_some((len, rows, header.crc as u32))
 }
 
+/// What a page that is stored in `raw` was written as; it is checked against the CRC
+/// that is expected, and not decompressed.
+pub(super) fn check(raw: &[u8], crc: u32) -> Decoded<Written> {
+    let (header, start) = Header::decode(raw)?;
+    let (Ok(compressed), Ok(uncompressed)) =
+        (usize::try_from(header.compressed), usize::try_from(header.uncompressed))
+    else {
+        return Err(Malformed::new(0, "a negative size"));
+    };
+    if compressed != raw.len() - start {
+        return Err(Malformed::new(0, "a page header with the wrong size"));
+    }
+    if header.crc as u32 != crc || crc32fast::hash(&raw[start..]) != crc {
+        return Err(Malformed::new(start, "the checksum of the page does not match"));
+    }
+    Ok(Written { crc, bytes: raw.len(), uncompressed: start + uncompressed })
+}
+
 /// The body of a page as stored in `raw`, decompressed and checked against the
 /// CRC and the number of rows that are expected.
 pub(super) fn open(raw: &Bytes, crc: u32, rows: usize, content: Content) -> Decoded<Bytes> {

@@ -10,7 +10,7 @@ use super::cursor::TableCursor;
 use super::filter::Filter;
 use super::index::{GroupEntry, Index};
 use super::keys::KeysPage;
-use super::page::{self, BytesPage, IntsPage};
+use super::page::{self, BytesPage, IntsPage, Written};
 use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::thrift::{Decoded, Malformed};
 use crate::cursor::{Found, Lookup};
@@ -260,6 +260,11 @@ impl Table {
 
     pub(super) fn decode_ints(&self, page: usize, column: usize, raw: &Bytes) -> Result<Arc<IntsPage>> {
         self.decode(page, column, raw, |body, rows| IntsPage::decode(&body, rows)).map(Arc::new)
+    }
+
+    pub(super) fn check(&self, page: usize, column: usize, raw: &[u8]) -> Result<Written> {
+        let entry = &self.index.pages[page];
+        page::check(raw, entry.crcs[column]).map_err(|error| error.in_file(&self.path, entry.offsets[column]))
     }
 
     fn decode<T>(

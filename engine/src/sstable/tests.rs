@@ -358,3 +358,47 @@ fn entries_must_come_in_order() {
     assert!(writer.add(entry(b"a", 9)).is_err());
     writer.add(entry(b"b", 4)).unwrap();
 }
+
+/// A table whose pages are copied is the table itself, to the last byte.
+#[test]
+fn copied_pages_make_the_same_file() {
+    for (compression, rows) in
+        [(Compression::Snappy, 1000), (Compression::None, 1000), (Compression::Snappy, 700)]
+    {
+        let storage = MemoryStorage::new();
+        let options = TableOptions { compression, row_group_rows: 300, ..TableOptions::default() };
+        let mut random = Random(rows);
+        let entries: Vec<Entry> = (0..rows)
+            .map(|number| {
+                let value = vec![7; random.below(300) as usize];
+                (format!("{number:09}").into_bytes(), 1 + random.below(99), ValueKind::Put, value)
+            })
+            .collect();
+        let meta = write(&storage, &entries, options.clone());
+        let original = storage.read(PATH).unwrap();
+        let mut cursor = Arc::new(open(&storage, &meta, 1 << 20).unwrap()).cursor();
+        storage.remove(PATH).unwrap();
+        let file = storage.create(PATH).unwrap();
+        let mut writer = TableWriter::new(file, PATH.into(), identity(), options).unwrap();
+        let mut copied = 0;
+        cursor.seek_first().unwrap();
+        while cursor.stands() {
+            let begun = cursor.rows_of_page_begun();
+            let page = begun.map(|_| cursor.stored_page().unwrap());
+            match page {
+                Some(page) if writer.add_page(&page).unwrap() => {
+                    copied += page.rows();
+                    cursor.skip(page.rows(), true).unwrap();
+                }
+                // The last page is too short to be worth it.
+                _ => {
+                    writer.add(cursor.entry().unwrap()).unwrap();
+                    cursor.next().unwrap();
+                }
+            }
+        }
+        assert!(copied as u64 > rows - 128, "{copied} of {rows} rows");
+        assert_eq!(writer.finish().unwrap(), meta);
+        assert_eq!(storage.read(PATH).unwrap(), original);
+    }
+}

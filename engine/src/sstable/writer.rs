@@ -23,6 +23,7 @@ use super::filter::{self, hash_key};
 use super::integrity::Integrity;
 use super::page::{PageEncoder, PageTooLarge, Written};
 use super::schema::{self, EXPIRY, KEY, KIND, SEQ, VALUE};
+use super::stored::StoredPage;
 use super::{COLUMNS_MAX, TableIdentity, TableMeta, TableOptions};
 use crate::error::{Error, Result};
 use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
@@ -137,6 +138,18 @@ impl GroupRows {
 /// A lower and an upper bound, as the column index has them.
 type Bounds = (Vec<u8>, Vec<u8>);
 
+/// A page that is in the chunks of its row group.
+struct PageFacts<'a> {
+    rows: usize,
+    written: [Written; COLUMNS_MAX],
+    /// Its first and last key.
+    first: &'a [u8],
+    last: &'a [u8],
+    seqs: (i64, i64),
+    kinds: (i64, i64),
+    expiries: (i64, i64),
+}
+
 /// A page of every column.
 struct PageInfo {
     rows: usize,
@@ -212,31 +225,87 @@ impl TableWriter {
         Ok(())
     }
 
+    /// Adds a page as it is stored; false if its entries had better be added one by
+    /// one: it is laid out in another way, or it or the one before it would be small.
+    ///
+    /// # Errors
+    /// As [`TableWriter::add`].
+    pub fn add_page(&mut self, page: &StoredPage) -> Result<bool> {
+        let TableOptions { page_rows, page_value_bytes, .. } = self.options;
+        let fair = |rows: usize, bytes: usize| rows >= page_rows / 2 || bytes >= page_value_bytes / 2;
+        let (rows, value_bytes) = (self.page.rows(), self.page.values.len());
+        if (page.compression, page.expires) != (self.options.compression, self.options.expires)
+            || !fair(page.rows(), page.written[VALUE].uncompressed)
+            || (rows > 0 && !fair(rows, value_bytes))
+        {
+            return Ok(false);
+        }
+        if self.last_key().is_some_and(|last| last >= page.first_key()) {
+            return Err(Error::invalid(format!("{}: entries must come in order", self.name)));
+        }
+        self.finish_page()?;
+        self.finish_full_group()?;
+        for (chunk, raw) in self.group.chunks.iter_mut().zip(&page.raw) {
+            chunk.extend_from_slice(raw);
+        }
+        self.group.hashes.extend((0..page.rows()).map(|row| hash_key(page.keys.get(row))));
+        self.last_seq = page.last_seq;
+        let put = i64::from(ValueKind::Put as u8);
+        let facts = PageFacts {
+            rows: page.rows(),
+            written: page.written,
+            first: page.first_key(),
+            last: page.last_key(),
+            seqs: page.seqs,
+            kinds: (put, put),
+            expiries: page.expiries,
+        };
+        self.note_page(&facts);
+        let meta = self.meta_from(facts.first, facts.seqs);
+        meta.puts += page.rows() as u64;
+        for expiry in [page.expiries.0, page.expiries.1] {
+            meta.note_expiry(Expiry(expiry as u64));
+        }
+        Ok(true)
+    }
+
     /// Adds range tombstones; they count from [`TableWriter::finish`] on. Call it
     /// at most once.
     pub fn add_range_deletes(&mut self, range_deletes: RangeDeletes) {
         self.integrity.range_deletes = range_deletes;
     }
 
-    /// Takes the page that is complete into what is known of the table.
-    fn note_page(&mut self, seqs: (i64, i64)) {
-        let page = &self.page;
+    /// Takes a page that is in the chunks into what is known of them.
+    fn note_page(&mut self, page: &PageFacts<'_>) {
+        let group = &mut self.group;
+        for (total, written) in group.uncompressed.iter_mut().zip(&page.written) {
+            *total += written.uncompressed;
+        }
+        group.pages.push(PageInfo {
+            rows: page.rows,
+            bytes: page.written.map(|page| page.bytes),
+            key_bounds: (bounds::lower(&self.last_of_page, page.first), bounds::upper(page.last)),
+            seqs: page.seqs,
+            kinds: page.kinds,
+            expiries: page.expiries,
+        });
+        group.rows += page.rows;
+        group.bytes += page.written.iter().map(|page| page.bytes).sum::<usize>();
+        self.last_of_page.clear();
+        self.last_of_page.extend_from_slice(page.last);
+        self.integrity.pages.push(page.written.map(|page| page.crc));
+    }
+
+    /// What is known of the table, after a page that begins with `first`.
+    fn meta_from(&mut self, first: &[u8], seqs: (i64, i64)) -> &mut TableMeta {
         let (seq_min, seq_max) = (SequenceNumber(seqs.0 as u64), SequenceNumber(seqs.1 as u64));
         let meta = self.meta.get_or_insert_with(|| TableMeta {
             expires_min: u64::MAX,
-            ..empty(&self.identity, page.first_key(), seq_min)
+            ..empty(&self.identity, first, seq_min)
         });
         meta.seq_min = meta.seq_min.min(seq_min);
         meta.seq_max = meta.seq_max.max(seq_max);
-        let count = |kind| page.kinds.iter().filter(|other| **other == i64::from(kind as u8)).count() as u64;
-        meta.puts += count(ValueKind::Put);
-        meta.deletes += count(ValueKind::Delete);
-        meta.merges += count(ValueKind::Merge);
-        if self.options.expires {
-            page.expiries.iter().for_each(|expiry| meta.note_expiry(Expiry(*expiry as u64)));
-        } else {
-            meta.note_expiry(Expiry::NEVER);
-        }
+        meta
     }
 
     fn last_key(&self) -> Option<&[u8]> {
@@ -337,23 +406,14 @@ impl TableWriter {
     /// Before an entry: ends the page, and the row group, if they are full.
     fn cut(&mut self, new_key: bool, value_bytes: usize) -> Result<()> {
         let rows = self.page.rows();
-        if rows == 0 {
-            return Ok(());
-        }
         let TableOptions { page_rows, page_value_bytes, .. } = self.options;
         let bytes = self.page.values.len() + value_bytes;
         let stretch = if new_key { 1 } else { STRETCH };
-        if rows < page_rows * stretch && bytes <= page_value_bytes * stretch {
+        if rows > 0 && rows < page_rows * stretch && bytes <= page_value_bytes * stretch {
             return Ok(());
         }
         self.finish_page()?;
-        let TableOptions { row_group_rows, row_group_bytes, .. } = self.options;
-        let full = self.group.rows >= row_group_rows || self.group.bytes >= row_group_bytes;
-        // A key belongs to one row group, so that one filter answers for it.
-        if full && new_key {
-            self.finish_group()?;
-        }
-        Ok(())
+        if new_key { self.finish_full_group() } else { Ok(()) }
     }
 
     /// Encodes the page into the row group.
@@ -378,26 +438,39 @@ impl TableWriter {
         };
         let too_large = |PageTooLarge| Error::invalid(format!("{}: a page of more than 2 GiB", self.name));
         let written = encode().map_err(too_large)?;
-        for (total, page) in group.uncompressed.iter_mut().zip(&written) {
-            *total += page.uncompressed;
-        }
-        let (first, last) = (page.first_key(), page.last_key().unwrap_or_default());
-        let seqs = min_max(&page.seqs);
-        group.pages.push(PageInfo {
+        let page = std::mem::take(&mut self.page);
+        let facts = PageFacts {
             rows,
-            bytes: written.map(|page| page.bytes),
-            key_bounds: (bounds::lower(&self.last_of_page, first), bounds::upper(last)),
-            seqs,
+            written,
+            first: page.first_key(),
+            last: page.last_key().unwrap_or_default(),
+            seqs: min_max(&page.seqs),
             kinds: min_max(&page.kinds),
             expiries: min_max(&page.expiries),
-        });
-        group.rows += rows;
-        group.bytes += written.iter().map(|page| page.bytes).sum::<usize>();
-        self.last_of_page.clear();
-        self.last_of_page.extend_from_slice(last);
-        self.integrity.pages.push(written.map(|page| page.crc));
-        self.note_page(seqs);
+        };
+        self.note_page(&facts);
+        let meta = self.meta_from(facts.first, facts.seqs);
+        let count = |kind| page.kinds.iter().filter(|other| **other == i64::from(kind as u8)).count() as u64;
+        meta.puts += count(ValueKind::Put);
+        meta.deletes += count(ValueKind::Delete);
+        meta.merges += count(ValueKind::Merge);
+        if expires {
+            page.expiries.iter().for_each(|expiry| meta.note_expiry(Expiry(*expiry as u64)));
+        } else {
+            meta.note_expiry(Expiry::NEVER);
+        }
+        self.page = page;
         self.page.clear();
+        Ok(())
+    }
+
+    /// Ends the row group if it is full. The next key must be another: a key belongs to
+    /// one row group, so that one filter answers for it.
+    fn finish_full_group(&mut self) -> Result<()> {
+        let TableOptions { row_group_rows, row_group_bytes, .. } = self.options;
+        if self.group.rows >= row_group_rows || self.group.bytes >= row_group_bytes {
+            self.finish_group()?;
+        }
         Ok(())
     }
 

@@ -35,6 +35,7 @@ pub fn options(workload: &Workload) -> Options {
     Options {
         memtable_bytes: workload.memtable_bytes,
         target_file_bytes: workload.target_file_bytes,
+        compaction_threads: 3,
         cache_bytes: 8 << 20,
         background: Background::Inline,
         environment: Arc::new(Still(NOW_MS)),

@@ -525,6 +525,7 @@ fn any_options(random: &mut Random) -> (Options, MemtableKind) {
     let options = Options {
         memtable_bytes: 1 << (10 + random.below(6)),
         target_file_bytes: 1 << (10 + random.below(8)),
+        compaction_threads: 1 + random.below(4) as usize,
         cache_bytes: 1 << (10 + random.below(12)),
         background: if random.one_in(3) { Background::Threads } else { Background::Inline },
         ..Options::default()

@@ -38,7 +38,7 @@ fn filled(from: u32, to: u32) -> Contents {
 
 /// No flush but on demand.
 fn roomy() -> Options {
-    Options { memtable_bytes: 1 << 20, ..small() }
+    Options { memtable_bytes: 1 << 20, compaction_threads: 1, ..small() }
 }
 
 /// A database over a storage that remembers its changes.

@@ -97,7 +97,12 @@ fn scan(random: &mut Random, rows: &mut Rows, mut expected: &[(&[u8], &[u8])]) {
 fn like_a_map_from_both_ends() {
     for_seeds(0..seed_count(25), |seed| {
         let mut random = Random::new(seed);
-        let options = Options { background: Background::Inline, ..Options::default() };
+        let options = Options {
+            background: if random.one_in(2) { Background::Inline } else { Background::Threads },
+            target_file_bytes: 1 << (12 + random.below(12)),
+            compaction_threads: 1 + random.below(3) as usize,
+            ..Options::default()
+        };
         let db = Db::open_with(Arc::new(MemoryStorage::new()), options).unwrap();
         let keyspace = db.keyspace("k").unwrap();
         let mut model = Model::new();
@@ -133,6 +138,16 @@ fn like_a_map_from_both_ends() {
                 let (snapshot, model) = &snapshots[random.below(snapshots.len() as u64) as usize];
                 scan(&mut random, &mut snapshot.range(&keyspace, range.clone()), &within(model, &range));
             }
+        }
+        for compacted in [false, true] {
+            if compacted {
+                drop(std::mem::take(&mut snapshots));
+                duramen::Database::compact(&db).unwrap();
+            }
+            for key in (0..KEYS).map(key) {
+                assert_eq!(keyspace.get(&key).unwrap().as_deref(), model.get(&key).map(|value| &value[..]));
+            }
+            assert!(duramen::Database::verify(&db).unwrap().problems.is_empty());
         }
     });
 }

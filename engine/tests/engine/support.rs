@@ -17,6 +17,7 @@ pub fn small() -> Options {
     Options {
         memtable_bytes: 1 << 10,
         target_file_bytes: 2 << 10,
+        compaction_threads: 2,
         cache_bytes: 16 << 10,
         compression: Compression::None,
         background: Background::Inline,

@@ -32,6 +32,7 @@ fn of_engine(simulation: &Simulation) -> (f64, f64) {
         compaction: crate::CompactionStrategy::Fixed(simulation.scaling.clone()),
         compression: Compression::None,
         background: Background::Inline,
+        compaction_threads: 1,
         ..Options::default()
     };
     let db = Db::open_with(Arc::new(MemoryStorage::new()), options).unwrap();
