@@ -104,6 +104,20 @@ impl Kind {
         }
     }
 
+    /// What the C library behind such a package calls itself.
+    pub fn library(self) -> Option<String> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Kind::Sqlite => Some(format!("SQLite {}", rusqlite::version())),
+            #[cfg(feature = "lmdb")]
+            Kind::Lmdb => {
+                let version = heed::lmdb_version();
+                Some(format!("LMDB {}.{}.{}", version.major, version.minor, version.patch))
+            }
+            _ => None,
+        }
+    }
+
     /// Opens a database, created if need be.
     pub fn open(self, setup: &Setup) -> Result<Box<dyn Engine>> {
         match self {

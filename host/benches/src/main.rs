@@ -171,6 +171,7 @@ fn compare(arguments: &Arguments, command: &Command) -> Result<()> {
         _ => (engines(arguments, command)?, Kind::Rocksdb.name()),
     };
     let mut report = Report::new(subjects.clone(), baseline);
+    let mut failures = Vec::new();
     let runs = arguments.runs.unwrap_or(command.runs());
     for run in 1..=runs {
         // Each run begins with another subject, so that none always has the machine as
@@ -179,13 +180,20 @@ fn compare(arguments: &Arguments, command: &Command) -> Result<()> {
             let index = (turn + run as usize - 1) % subjects.len();
             let subject = &subjects[index];
             eprintln!("{}: {subject}, run {run} of {runs}", command.name());
-            report.add(index, run_process(subject)?);
+            // The others go on; what failed is said at the end again.
+            match run_process(subject) {
+                Ok(measures) => report.add(index, measures),
+                Err(error) => {
+                    eprintln!("{error}");
+                    failures.push(format!("{subject} in run {run}"));
+                }
+            }
         }
     }
     print!("\n{}", report.table());
     let results = Results::measured(command.results_name(), &arguments.directory, report);
     println!("\nEvery run is in {}", results.save(&arguments.directory)?.display());
-    Ok(())
+    if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", ")).into()) }
 }
 
 /// The engines that were asked for, or all that can take part.

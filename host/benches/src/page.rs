@@ -32,7 +32,7 @@ svg polyline { fill: none; stroke-width: 2; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--back); }
-.text th, .text td { text-align: left; white-space: normal; } .text td:first-child { min-width: 9rem; }
+.text th, .text td { text-align: left; white-space: normal; padding: .25rem .4rem; }
 .met { color: var(--good); font-weight: 600; } .missed { color: var(--bad); font-weight: 600; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; list-style: none; padding: 0; font-size: .85rem; }
 .legend svg { display: inline-block; width: 28px; height: 10px; vertical-align: middle; margin-right: .3rem; }

@@ -84,7 +84,7 @@ pub const CONDITIONS: &[&str] = &[
     "Without a sync, a commit is handed to the system by Duramen, RocksDB, fjall, SQLite (synchronous = \
      NORMAL) and LMDB (MDB_NOSYNC, where a loss of power may damage the database); redb keeps it in the \
      process (Durability::None). redb, SQLite and LMDB pay for a transaction with each put, and redb and \
-     LMDB for one with each get. LMDB's cache is the system's, so `cold` is not cold for it, and its map \
+     LMDB for one with each get. LMDB's cache is the system's, so what is called cold is not for it, and its map \
      counts as memory of the process.",
 ];
 
@@ -139,7 +139,7 @@ mod tests {
         for line in [
             "| cores | 2 |",
             "| duramen | duramen 0.1.0 |",
-            "| kv: fillrandom | duramen | ≥ 2.00 × best of rocksdb, fjall | 2.50 × | met |",
+            "| kv: fillrandom | duramen | ≥ 2.00 × best LSM peer | 2.50 × | met |",
             "cargo xtask bench kv --entries 1M",
             "| fillrandom | ns | 100 (0.40x) | 250 |",
         ] {

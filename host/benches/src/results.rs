@@ -1,6 +1,7 @@
 //! The results of a benchmark with what they depend on, kept in a file.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Map, Value, json};
 
@@ -108,10 +109,21 @@ fn command() -> String {
     kept.join(" ")
 }
 
-/// `rocksdb 0.24.0, librocksdb-sys 0.17.3+10.4.2`
+/// `rocksdb 0.24.0, librocksdb-sys 0.17.3+10.4.2`; our own with the commit, as
+/// between two releases it changes daily.
 fn version(kind: Kind) -> String {
-    let of = |package: &&str| locked_version(package).map(|version| format!("{package} {version}"));
-    kind.packages().iter().filter_map(of).collect::<Vec<_>>().join(", ")
+    let packages = kind.packages().iter().filter_map(|package| {
+        let commit = if *package == "duramen" { commit() } else { String::new() };
+        Some(format!("{package} {}{commit}", locked_version(package)?))
+    });
+    packages.chain(kind.library()).collect::<Vec<_>>().join(", ")
+}
+
+/// ` (1a2b3c4)`, or nothing where there is no repository.
+fn commit() -> String {
+    let git = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
+    let described = git.ok().filter(|output| output.status.success());
+    described.map_or(String::new(), |output| format!(" ({})", String::from_utf8_lossy(&output.stdout).trim()))
 }
 
 #[cfg(test)]

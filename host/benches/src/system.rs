@@ -77,10 +77,11 @@ fn file_system(mounts: &str, directory: &Path) -> Option<String> {
     around.max_by_key(|(path, _)| path.len()).map(|(_, kind)| kind.to_owned())
 }
 
-/// The version of a package, by the lock file that this program was built with.
+/// The version of a package, by the lock file that this program was built with; the
+/// latest, where a dependency has an older one beside ours.
 pub fn locked_version(package: &str) -> Option<&'static str> {
     const LOCK: &str = include_str!("../../../Cargo.lock");
-    let (_, rest) = LOCK.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    let (_, rest) = LOCK.rsplit_once(&format!("name = \"{package}\"\nversion = \""))?;
     rest.split('"').next()
 }
 

@@ -27,7 +27,9 @@ struct Target {
 use Goal::{AtMost, Times, TimesOwn};
 use Kind::{Fjall, Lmdb, Machine, Native, Redb, Rocksdb, Sandbox, Sqlite};
 
+/// All peers.
 const PEERS: &[Kind] = &[Rocksdb, Fjall, Redb, Sqlite, Lmdb];
+/// Those that are log-structured merge trees.
 const LSM: &[Kind] = &[Rocksdb, Fjall];
 const ROCKS: &[Kind] = &[Rocksdb];
 
@@ -148,9 +150,13 @@ fn verdict(target: &Target, all: &[Results]) -> Verdict {
     Verdict { work, subject: target.subject.name(), asked, measured: text, met }
 }
 
-fn names(kinds: &[Kind]) -> String {
-    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-    if names.len() == 1 { names.concat() } else { format!("best of {}", names.join(", ")) }
+/// The only one, or what they have in common.
+fn names(kinds: &[Kind]) -> &'static str {
+    match kinds {
+        [kind] => kind.name(),
+        _ if kinds == LSM => "best LSM peer",
+        _ => "best peer",
+    }
 }
 
 fn with_unit(value: f64, results: Option<&Results>, row: &str) -> String {

@@ -103,7 +103,9 @@ impl Engine for Lmdb {
     fn scan(&self, start: &[u8], end: Option<&[u8]>, show: Show<'_>) -> Result<()> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let transaction = self.env().read_txn()?;
-        let range = (Included(start), end.map_or(Unbounded, Excluded));
+        // LMDB knows no empty key.
+        let start = if start.is_empty() { Unbounded } else { Included(start) };
+        let range = (start, end.map_or(Unbounded, Excluded));
         for row in self.table.range(&transaction, &range)? {
             let (key, value) = row?;
             if !show(key, value) {
