@@ -131,9 +131,10 @@ impl Command {
 
     fn runs(&self) -> u32 {
         match self {
-            Command::Kv(_) | Command::Synced(_) | Command::Ycsb(_) | Command::Reopen(_) => 3,
-            Command::Limits(_) => 3,
-            _ => 1,
+            Command::Memtable(_) | Command::Amplification(_) | Command::Queue(_) | Command::Ttl(_) => 1,
+            Command::Latency(_) | Command::Scale(_) | Command::Job(_) | Command::Report(_) => 1,
+            Command::Kv(_) | Command::Synced(_) | Command::Ycsb(_) => 3,
+            Command::Reopen(_) | Command::Limits(_) => 3,
         }
     }
 

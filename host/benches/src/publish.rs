@@ -79,7 +79,8 @@ pub const CONDITIONS: &[&str] = &[
      key where it has such things at all. Each run of each engine has a process and a directory of its own; \
      the order of the engines rotates from run to run. Every value that is read is checked.",
     "Figures are medians of the runs; behind ± is half of their range. In brackets is the figure over that \
-     of the engine that all are compared with. Less is better, but where a unit is per second. Latencies \
+     of the engine that all are compared with. Less is better, but where a unit is per second. A target of \
+     so many × is that many times as fast, or as small, as the other. Latencies \
      of operations below 2 µs are those of every seventh, so that the clock is not what is measured.",
     "Without a sync, a commit is handed to the system by Duramen, RocksDB, fjall, SQLite (synchronous = \
      NORMAL) and LMDB (MDB_NOSYNC, where a loss of power may damage the database); redb keeps it in the \
@@ -93,22 +94,23 @@ fn document(all: &[Results], first: &Results, verdicts: &[Verdict]) -> String {
         "# Benchmarks\n\nMade by `cargo xtask bench report` from the results of runs; not edited by hand.\n\n",
     );
     // Writing to a string does not fail.
-    let _ = writeln!(text, "{}", markdown(&pairs("machine", "", &first.machine)));
-    let _ = writeln!(text, "{}", markdown(&pairs("engine", "built from", &versions(all))));
+    let _ = writeln!(text, "{}", markdown(&pairs("machine", "", &first.machine), false));
+    let _ = writeln!(text, "{}", markdown(&pairs("engine", "built from", &versions(all)), false));
     CONDITIONS.iter().for_each(|paragraph| text += &format!("{paragraph}\n\n"));
-    let _ = writeln!(text, "## Targets\n\n{}.\n\n{}", tally(verdicts), markdown(&target_lines(verdicts)));
+    let _ =
+        writeln!(text, "## Targets\n\n{}.\n\n{}", tally(verdicts), markdown(&target_lines(verdicts), false));
     for results in all {
         let _ = writeln!(text, "## {}\n\n```sh\ncargo xtask bench {}\n```\n", results.name, results.command);
         if results.machine != first.machine {
-            let _ = writeln!(text, "{}", markdown(&pairs("another machine", "", &results.machine)));
+            let _ = writeln!(text, "{}", markdown(&pairs("another machine", "", &results.machine), false));
         }
-        text += &markdown(&results.report.figures());
+        text += &markdown(&results.report.figures(), true);
         let latencies = results.report.latencies();
         if latencies.len() > 1 {
             let _ = write!(
                 text,
                 "\n<details><summary>Latencies</summary>\n\n{}\n</details>\n",
-                markdown(&latencies)
+                markdown(&latencies, true)
             );
         }
         text.push('\n');

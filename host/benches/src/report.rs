@@ -278,15 +278,16 @@ fn median(values: &[f64]) -> Option<f64> {
     Some((sorted[middle / 2] + sorted[middle.div_ceil(2)]) / 2.0)
 }
 
-/// The same as a table in Markdown; the first line is its header.
-pub fn markdown(lines: &[Vec<String>]) -> String {
+/// The same as a table in Markdown, the first line its header; all columns to the left
+/// but those of `numbers`.
+pub fn markdown(lines: &[Vec<String>], numbers: bool) -> String {
     let mut text = String::new();
     for (number, line) in lines.iter().enumerate() {
         let cells: Vec<String> = line.iter().map(|cell| cell.replace('|', "\\|")).collect();
         let _ = writeln!(text, "| {} |", cells.join(" | "));
         if number == 0 {
-            let rules: Vec<&str> =
-                (0..line.len()).map(|column| if column == 0 { "---" } else { "---:" }).collect();
+            let rule = |column| if numbers && column > 0 { "---:" } else { "---" };
+            let rules: Vec<&str> = (0..line.len()).map(rule).collect();
             let _ = writeln!(text, "| {} |", rules.join(" | "));
         }
     }
@@ -373,7 +374,7 @@ mod tests {
     #[test]
     fn cells_of_markdown_hold_their_bars() {
         let lines = [vec!["a|b".to_owned(), "c".to_owned()], vec!["d".to_owned(), "e".to_owned()]];
-        assert_eq!(markdown(&lines), "| a\\|b | c |\n| --- | ---: |\n| d | e |\n");
+        assert_eq!(markdown(&lines, true), "| a\\|b | c |\n| --- | ---: |\n| d | e |\n");
     }
 
     #[test]
