@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Result;
 use crate::clock::Time;
+use crate::data::{Values, random_key};
 use crate::engines::{Engine, Kind, Setup};
 use crate::report::Measure;
 
@@ -25,6 +26,9 @@ const CLOCK_IS_CHEAP: Duration = Duration::from_micros(2);
 /// Every so many of those have their latency taken; a prime, so that no rhythm of the
 /// engine's is met again and again.
 const SAMPLED: u64 = 7;
+
+/// Entries of a commit where commits are not what is measured.
+const FILL_ENTRIES: u64 = 100;
 
 /// A run in progress.
 #[derive(Debug)]
@@ -221,6 +225,19 @@ impl Bench {
         self.remove_directory()?;
         Ok(self.measures)
     }
+}
+
+/// Puts the first `entries` entries in random order, where that is not what is measured:
+/// in commits of many, as some engines take long for each.
+pub fn fill_by_batches(bench: &Bench, engine: &dyn Engine, entries: u64, value_bytes: usize) -> Result<()> {
+    let mut values = Values::new(value_bytes);
+    bench.each("fill", entries.div_ceil(FILL_ENTRIES), |batch| {
+        let numbers = batch * FILL_ENTRIES..entries.min((batch + 1) * FILL_ENTRIES);
+        let pairs: Vec<_> =
+            numbers.map(random_key).map(|key| (key.to_vec(), values.of(&key, 0).to_vec())).collect();
+        engine.batch(&pairs)
+    })?;
+    Ok(())
 }
 
 /// Nanoseconds for each of `count`.

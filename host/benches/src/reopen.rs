@@ -5,9 +5,9 @@ use std::process::{Child, Command, Stdio};
 
 use crate::Result;
 use crate::args::count;
-use crate::bench::{Bench, check};
+use crate::bench::{Bench, check, fill_by_batches};
 use crate::data::{KEY_BYTES, Values, begins_right, random_key};
-use crate::engines::{Engine, Setup};
+use crate::engines::Setup;
 
 /// Keys and values that a log holds when its process is killed, in MiB.
 const LOG_MIB: usize = 64;
@@ -55,18 +55,10 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
     bench.remove(&setup)?;
 
     let setup = bench.setup("closed");
-    fill(bench, &setup, arguments.entries, arguments.value_bytes)?;
+    let engine = bench.open(&setup)?;
+    fill_by_batches(bench, engine.as_ref(), arguments.entries, arguments.value_bytes)?;
+    drop(engine);
     reopen(bench, &setup, "reopen after a close", arguments.entries)
-}
-
-fn fill(bench: &Bench, setup: &Setup, entries: u64, value_bytes: usize) -> Result<Box<dyn Engine>> {
-    let engine = bench.open(setup)?;
-    let mut values = Values::new(value_bytes);
-    bench.each("fill", entries, |number| {
-        let key = random_key(number);
-        engine.put(&key, values.of(&key, 0))
-    })?;
-    Ok(engine)
 }
 
 fn reopen(bench: &mut Bench, setup: &Setup, name: &str, entries: u64) -> Result<()> {
@@ -110,7 +102,12 @@ fn written(subject: &str) -> Result<Child> {
 
 /// Writes, says so, and waits to be killed.
 fn write(bench: &Bench, setup: &Setup, arguments: &Arguments, entries: u64) -> Result<()> {
-    let engine = fill(bench, setup, entries, arguments.value_bytes)?;
+    let engine = bench.open(setup)?;
+    let mut values = Values::new(arguments.value_bytes);
+    bench.each("write", entries, |number| {
+        let key = random_key(number);
+        engine.put(&key, values.of(&key, 0))
+    })?;
     engine.sync()?;
     println!("{READY}");
     std::io::stdout().flush()?;

@@ -5,7 +5,7 @@
 
 use crate::Result;
 use crate::args::count;
-use crate::bench::{Bench, check};
+use crate::bench::{Bench, check, fill_by_batches};
 use crate::data::{Random, Values, begins_right, random_key};
 use crate::engines::Engine;
 use crate::zipf::Zipf;
@@ -70,11 +70,7 @@ const WORKLOADS: [Workload; 6] = {
 pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
     let engine = bench.open(&bench.setup("ycsb"))?;
     let engine = engine.as_ref();
-    let mut values = Values::new(arguments.value_bytes);
-    bench.each("fill", arguments.entries, |number| {
-        let key = random_key(number);
-        engine.put(&key, values.of(&key, 0))
-    })?;
+    fill_by_batches(bench, engine, arguments.entries, arguments.value_bytes)?;
     bench.step("settle", || engine.settle())?;
     let zipf = Zipf::new(arguments.entries);
     let mut entries = arguments.entries;
