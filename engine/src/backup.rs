@@ -316,7 +316,6 @@ impl Shared {
     /// True if it has this table, as far as the tail tells.
     fn has(&self, meta: &TableMeta) -> bool {
         let same = self.tables.get(&(meta.keyspace, meta.number)) == Some(meta);
-        let open = || TableHandle::new(meta.clone(), Arc::clone(&self.storage), Cache::new(0)).table();
-        same && open().is_ok()
+        same && TableHandle::new(meta.clone(), Arc::clone(&self.storage), Cache::new(0)).table().is_ok()
     }
 }

@@ -10,14 +10,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::api::CompactionProgress;
 use crate::core::Core;
-use crate::cursor::Cursor;
 use crate::edit::Placed;
 use crate::error::Result;
 use crate::filename;
 use crate::job::{MergeJob, MergePlan};
 use crate::key::FileNumber;
 use crate::keyspace::{Keyspace, View};
-use crate::merge::MergeCursor;
+use crate::merge::{MergeCursor, Source};
 use crate::options::Budget;
 use crate::range_delete::RangeDeletes;
 use crate::sstable::TableMeta;
@@ -83,13 +82,14 @@ impl Compaction {
     fn new(core: &Core, keyspace: Arc<Keyspace>, version: &Version, pick: Pick) -> Result<Compaction> {
         let began_ms = core.options.environment.monotonic_ms();
         let is_input = |table: &Arc<TableHandle>| pick.inputs.contains(&table.meta().number);
-        let mut sources: Vec<Box<dyn Cursor + Send>> = Vec::new();
+        let mut sources = Vec::new();
         let mut inputs = Vec::new();
         for run in &version.runs {
             let tables: Vec<Arc<TableHandle>> = run.tables.iter().filter(|t| is_input(t)).cloned().collect();
             if !tables.is_empty() {
                 inputs.extend(tables.iter().cloned());
-                sources.push(Box::new(RunCursor::new(tables)));
+                let count = tables.len();
+                sources.push(Source::Run(RunCursor::new(Arc::new(tables), 0..count)));
             }
         }
         let target = version.runs.get(pick.run).map_or((0, 0), |run| (run.level, run.id));

@@ -128,6 +128,18 @@ impl EntryRef<'_> {
     }
 }
 
+/// The first eight bytes of a key as an integer, which orders as they do; those that
+/// a short key lacks count as zeros.
+#[inline]
+pub fn head(key: &[u8]) -> u64 {
+    if let Some(first) = key.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    let mut first = [0; 8];
+    first[..key.len()].copy_from_slice(key);
+    u64::from_be_bytes(first)
+}
+
 /// Order of internal keys: key ascending, sequence number descending.
 pub fn compare_internal(a: (&[u8], SequenceNumber), b: (&[u8], SequenceNumber)) -> Ordering {
     a.0.cmp(b.0).then_with(|| b.1.cmp(&a.1))

@@ -9,7 +9,7 @@ use crate::batch::{Op, OpKind};
 use crate::cursor::{Found, Lookup};
 use crate::edit::KeyspaceFacts;
 use crate::error::{Error, Result};
-use crate::key::{Entry, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
+use crate::key::{Entry, EntryRef, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 use crate::memtable::{self, Memtable};
 use crate::merge_operator::{Operator, refused};
 use crate::options::{KeyspaceOptions, MemtableKind};
@@ -18,10 +18,6 @@ use crate::scaling::{Adaptive, CompactionStrategy, Mix, Scaling};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, RwLock, lock, read, write};
 use crate::version::Version;
-
-/// Bytes that keeping a batch costs beside its operations: who shares it is counted
-/// in an allocation of three words.
-const BATCH_OVERHEAD_BYTES: usize = 3 * size_of::<usize>();
 
 /// Bytes that a range delete costs in memory beside its keys, roughly: it parts at
 /// most two fragments of others.
@@ -293,8 +289,6 @@ impl View {
 pub(crate) struct Memory {
     pub table: Arc<dyn Memtable>,
     range_deletes: RwLock<Arc<RangeDeletes>>,
-    /// Bytes that the batches keep allocated beside keys and values.
-    batch_bytes: AtomicUsize,
     /// Bytes of keys of range deletes, and what keeping them costs; 0 without any.
     range_delete_bytes: AtomicUsize,
     /// Lowest WAL that holds an entry of it; `u64::MAX` while it is empty.
@@ -316,7 +310,6 @@ impl Memory {
         Memory {
             table: memtable::new(kind),
             range_deletes: RwLock::default(),
-            batch_bytes: AtomicUsize::new(0),
             range_delete_bytes: AtomicUsize::new(0),
             first_wal: AtomicU64::new(u64::MAX),
             last_seq: AtomicU64::new(0),
@@ -325,25 +318,23 @@ impl Memory {
     }
 
     /// Adds an operation of a batch that `wal` holds. One writer at a time.
-    pub fn insert(&self, wal: FileNumber, seq: SequenceNumber, op: &Op, batch: &Bytes) {
+    pub fn insert(&self, wal: FileNumber, seq: SequenceNumber, op: &Op, batch: &[u8]) {
         self.first_wal.fetch_min(wal.0, Release);
-        let is_first = self.last_seq.swap(seq.0, Release) != seq.0;
-        let header = op.key.start - op.start;
-        let overhead = if is_first { BATCH_OVERHEAD_BYTES } else { 0 };
-        self.batch_bytes.fetch_add(header + overhead, Relaxed);
-        let (key, value) = op.slices(batch);
+        self.last_seq.store(seq.0, Release);
+        let (key, value) = (&batch[op.key.clone()], &batch[op.value.clone()]);
         match op.kind {
             OpKind::Entry(kind) => {
                 if op.expires_at != Expiry::NEVER {
                     self.expires.store(true, Release);
                 }
-                self.table.insert(Entry { key, seq, kind, expires_at: op.expires_at, value });
+                self.table.insert(EntryRef { key, seq, kind, expires_at: op.expires_at, value });
             }
             OpKind::RangeDelete => {
                 let bytes = RANGE_DELETE_OVERHEAD_BYTES + key.len() + value.len();
                 self.range_delete_bytes.fetch_add(bytes, Release);
+                let (start, end) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
                 // A reader keeps the set that it has taken.
-                Arc::make_mut(&mut write(&self.range_deletes)).insert(key, value, seq);
+                Arc::make_mut(&mut write(&self.range_deletes)).insert(start, end, seq);
             }
         }
     }
@@ -373,10 +364,9 @@ impl Memory {
         self.expires.load(Acquire)
     }
 
-    /// Bytes of memory, with what it keeps of its batches. Parts of them that are
-    /// for other keyspaces are theirs.
+    /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + self.batch_bytes.load(Relaxed) + self.range_delete_bytes.load(Relaxed)
+        self.table.bytes() + self.range_delete_bytes.load(Relaxed)
     }
 
     pub fn is_empty(&self) -> bool {

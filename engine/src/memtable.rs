@@ -12,9 +12,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::cursor::Cursor;
-use crate::key::{Entry, SequenceNumber};
+use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::options::MemtableKind;
 
+mod contents;
 mod cursor;
 mod node;
 pub mod skiplist;
@@ -34,9 +35,8 @@ pub fn new(kind: MemtableKind) -> Arc<dyn Memtable> {
 
 /// Sorted versions of keys, in memory.
 pub trait Memtable: Send + Sync + Debug {
-    /// Adds a version; its key and sequence number together must be new. Keys
-    /// and values are slices of a batch and keep its memory alive.
-    fn insert(&self, entry: Entry);
+    /// Adds a copy of a version; its key and sequence number together must be new.
+    fn insert(&self, entry: EntryRef<'_>);
 
     /// The newest version of `key` at or before `seq`.
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry>;

@@ -24,11 +24,56 @@ use bytes::Bytes;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{EntryRef, SequenceNumber, compare_internal};
+use crate::sstable::Stretch;
+use crate::version::RunCursor;
+
+/// Steps in a row that one source has taken before a stretch of it is looked for, and
+/// the rows that such a one has at least: below, it costs more than it saves.
+const STRETCH_STEPS: u32 = 8;
+const STRETCH_ROWS_MIN: usize = 4;
+
+/// What is merged.
+pub enum Source {
+    /// A sorted run, without a call by pointer for each step.
+    Run(RunCursor),
+    /// Anything else.
+    Other(Box<dyn Cursor + Send>),
+}
+
+/// What `$do` makes of the cursor in a source.
+macro_rules! with_cursor {
+    ($source:expr, $cursor:ident => $do:expr) => {
+        match $source {
+            Source::Run($cursor) => $do,
+            Source::Other($cursor) => $do,
+        }
+    };
+}
+
+impl Source {
+    #[inline]
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        with_cursor!(self, cursor => cursor.entry())
+    }
+
+    fn cursor(&mut self) -> &mut dyn Cursor {
+        match self {
+            Source::Run(cursor) => cursor,
+            Source::Other(cursor) => cursor.as_mut(),
+        }
+    }
+}
+
+impl From<Box<dyn Cursor + Send>> for Source {
+    fn from(cursor: Box<dyn Cursor + Send>) -> Self {
+        Source::Other(cursor)
+    }
+}
 
 /// All entries of its sources, in order. An internal key is unique over all of
 /// them.
 pub struct MergeCursor {
-    sources: Vec<Box<dyn Cursor + Send>>,
+    sources: Vec<Source>,
     /// Of each source; the lowest wins.
     ranks: Vec<u128>,
     /// The loser of each inner node; the first is not used.
@@ -37,6 +82,8 @@ pub struct MergeCursor {
     current: Option<usize>,
     /// The side of the current entry on which the other sources stand.
     forward: bool,
+    /// The source that won last, and how often in a row.
+    streak: (usize, u32),
 }
 
 /// The first 16 bytes of a key as an integer, which orders as they do; those that
@@ -52,20 +99,20 @@ fn prefix(key: &[u8]) -> u128 {
 
 impl MergeCursor {
     /// Merges `sources`.
-    pub fn new(sources: Vec<Box<dyn Cursor + Send>>) -> Self {
+    pub fn new(sources: Vec<Source>) -> Self {
         let (ranks, losers) = (vec![u128::MAX; sources.len()], vec![0; sources.len()]);
-        MergeCursor { sources, ranks, losers, current: None, forward: true }
+        MergeCursor { sources, ranks, losers, current: None, forward: true, streak: (0, 0) }
     }
 
     /// Moves every source, then picks the first or the last of them.
     fn position(
         &mut self,
         forward: bool,
-        mut place: impl FnMut(&mut (dyn Cursor + Send)) -> Result<()>,
+        mut place: impl FnMut(&mut dyn Cursor) -> Result<()>,
     ) -> Result<()> {
         self.current = None;
         for source in &mut self.sources {
-            place(source.as_mut())?;
+            place(source.cursor())?;
         }
         self.forward = forward;
         self.play_all();
@@ -98,15 +145,23 @@ impl MergeCursor {
 
     /// Finds the winner anew.
     fn play_all(&mut self) {
-        let leaves = self.sources.len();
-        self.ranks = (0..leaves).map(|source| self.rank(source)).collect();
-        let mut winners: Vec<usize> = (0..2 * leaves).map(|node| node.saturating_sub(leaves)).collect();
-        for node in (1..leaves).rev() {
-            let (left, right) = (winners[2 * node], winners[2 * node + 1]);
-            let left_wins = !self.precedes(right, left);
-            (winners[node], self.losers[node]) = if left_wins { (left, right) } else { (right, left) };
+        for source in 0..self.sources.len() {
+            self.ranks[source] = self.rank(source);
         }
-        self.crown(winners.get(1).copied());
+        let winner = (!self.sources.is_empty()).then(|| self.play_below(1));
+        self.crown(winner);
+    }
+
+    /// The winner below a node.
+    fn play_below(&mut self, node: usize) -> usize {
+        if let Some(source) = node.checked_sub(self.sources.len()) {
+            return source;
+        }
+        let (left, right) = (self.play_below(2 * node), self.play_below(2 * node + 1));
+        let left_wins = !self.precedes(right, left);
+        let (winner, loser) = if left_wins { (left, right) } else { (right, left) };
+        self.losers[node] = loser;
+        winner
     }
 
     /// Finds the winner after `source` has moved.
@@ -128,6 +183,46 @@ impl MergeCursor {
         let stands =
             |source: &usize| self.ranks[*source] != u128::MAX || self.sources[*source].entry().is_some();
         self.current = winner.filter(stands);
+        if let Some(winner) = self.current {
+            let steps = if winner == self.streak.0 { self.streak.1.saturating_add(1) } else { 0 };
+            self.streak = (winner, steps);
+        }
+    }
+
+    /// True if it is worth while to ask for a [`MergeCursor::stretch`].
+    #[inline]
+    pub fn may_stretch(&self) -> bool {
+        self.streak.1 >= STRETCH_STEPS || self.sources.len() == 1
+    }
+
+    /// The rows from the one under the cursor on, as long as they lie together, nobody
+    /// else has entries between them, and a reader at `seq` may see each.
+    pub fn stretch(&mut self, seq: SequenceNumber) -> Option<Stretch> {
+        let current = self.current?;
+        let Source::Run(run) = &self.sources[current] else { return None };
+        let mut stretch = run.stretch(self.forward, seq);
+        // The next of all others has lost to this one.
+        let mut node = (current + self.sources.len()) / 2;
+        while let (Some(stretch), 1..) = (&mut stretch, node) {
+            if let Some(other) = self.sources[self.losers[node]].entry() {
+                stretch.end_before(other.key);
+            }
+            node /= 2;
+        }
+        self.streak.1 = 0;
+        stretch.filter(|stretch| stretch.rows() >= STRETCH_ROWS_MIN)
+    }
+
+    /// Moves past the first `rows` of a stretch.
+    pub fn skip(&mut self, rows: usize) -> Result<()> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        if let Source::Run(run) = &mut self.sources[current] {
+            run.skip(rows, self.forward)?;
+        }
+        self.play(current);
+        // It may well go on.
+        self.streak.1 = STRETCH_STEPS;
+        Ok(())
     }
 
     /// Moves the current source one step and, where the direction turns, all
@@ -138,12 +233,7 @@ impl MergeCursor {
         if turns {
             self.turn(current, forward)?;
         }
-        let source = &mut self.sources[current];
-        if forward {
-            source.next()?
-        } else {
-            source.prev()?
-        }
+        with_cursor!(&mut self.sources[current], source => if forward { source.next()? } else { source.prev()? });
         if turns {
             self.play_all();
         } else {
@@ -158,8 +248,8 @@ impl MergeCursor {
         for (index, source) in self.sources.iter_mut().enumerate() {
             match (index == current, forward) {
                 (true, _) => {}
-                (false, true) => source.seek(&key, seq)?,
-                (false, false) => source.seek_before(&key, seq)?,
+                (false, true) => source.cursor().seek(&key, seq)?,
+                (false, false) => source.cursor().seek_before(&key, seq)?,
             }
         }
         self.forward = forward;
@@ -192,12 +282,15 @@ impl Cursor for MergeCursor {
         self.step(false)
     }
 
+    #[inline]
     fn entry(&self) -> Option<EntryRef<'_>> {
         self.sources[self.current?].entry()
     }
 
     fn value(&self) -> Bytes {
-        self.current.map(|current| self.sources[current].value()).unwrap_or_default()
+        self.current
+            .map(|current| with_cursor!(&self.sources[current], cursor => cursor.value()))
+            .unwrap_or_default()
     }
 }
 
@@ -210,7 +303,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::key::{Entry, Expiry, ValueKind};
+    use crate::key::{Expiry, ValueKind};
     use crate::memtable::{Memtable, sorted::SortedMemtable};
 
     fn key(seed: u64, number: u64) -> Vec<u8> {
@@ -238,13 +331,13 @@ mod tests {
                 let key = key(seed, next(30));
                 let seq = SequenceNumber(seq);
                 let table = &tables[next(count) as usize];
-                let value = Bytes::copy_from_slice(&key);
+                let value = key.as_slice();
                 let (kind, expires_at) = (ValueKind::Put, Expiry::NEVER);
-                table.insert(Entry { key: value.clone(), seq, kind, expires_at, value });
+                table.insert(EntryRef { key: value, seq, kind, expires_at, value });
                 model.push((key, seq));
             }
             model.sort_by(|a, b| compare_internal((&a.0, a.1), (&b.0, b.1)));
-            let sources = tables.iter().map(|table| Arc::clone(table).cursor()).collect();
+            let sources = tables.iter().map(|table| Arc::clone(table).cursor().into()).collect();
             let mut cursor = MergeCursor::new(sources);
             let mut at: Option<usize> = None;
             for _ in 0..400 {

@@ -15,10 +15,10 @@ use crate::cursor::{Cursor, Found, Lookup};
 use crate::error::Result;
 use crate::key::{SequenceNumber, ValueKind};
 use crate::keyspace::View;
-use crate::merge::MergeCursor;
+use crate::merge::{MergeCursor, Source};
 use crate::merge_operator::{self, Operator};
 use crate::range_delete::RangeDeletes;
-use crate::sstable::hash_key;
+use crate::sstable::{Stretch, hash_key};
 use crate::version::RunCursor;
 
 /// Key bounds of a scan.
@@ -129,7 +129,11 @@ pub(crate) struct RowCursor {
     range_deletes: Vec<Arc<RangeDeletes>>,
     /// Those of a transaction, which hide all that is not its own.
     own_deletes: Option<Arc<RangeDeletes>>,
-    /// Key of the row last answered.
+    /// Nothing but newer versions hides a row.
+    plain: bool,
+    /// Rows that are answered without a look at each, and the one last answered.
+    stretch: Option<(Stretch, usize)>,
+    /// Key and value of the row last answered, unless it is in a stretch.
     key: Vec<u8>,
     value: Bytes,
     /// Operands of the row at hand, newest first.
@@ -156,23 +160,23 @@ impl RowCursor {
         reverse: bool,
         own: Option<OwnRows>,
     ) -> Result<Self> {
-        let mut sources: Vec<Box<dyn Cursor + Send>> = Vec::new();
+        let mut sources: Vec<Source> = Vec::new();
         let mut range_deletes: Vec<Arc<RangeDeletes>> = Vec::new();
         let own_deletes = own.map(|own| {
-            sources.push(own.cursor);
+            sources.push(own.cursor.into());
             own.range_deletes
         });
         for memory in view.memtables().filter(|memory| !memory.is_empty()) {
-            sources.push(Arc::clone(&memory.table).cursor());
+            sources.push(Arc::clone(&memory.table).cursor().into());
             range_deletes.extend(memory.range_deletes());
         }
         for run in &view.version.runs {
-            let tables = run.within(&bounds.0, &bounds.1);
-            for table in tables.iter().filter(|table| table.meta().range_deletes > 0) {
+            let within = run.within(&bounds.0, &bounds.1);
+            for table in run.tables[within.clone()].iter().filter(|table| table.meta().range_deletes > 0) {
                 range_deletes.push(Arc::clone(table.table()?.range_deletes()));
             }
-            if !tables.is_empty() {
-                sources.push(Box::new(RunCursor::new(tables.to_vec())));
+            if !within.is_empty() {
+                sources.push(Source::Run(RunCursor::new(Arc::clone(&run.tables), within)));
             }
         }
         Ok(RowCursor {
@@ -182,8 +186,10 @@ impl RowCursor {
             reverse,
             state: if is_empty(&bounds) { State::Over } else { State::Fresh },
             bounds,
+            plain: range_deletes.is_empty() && own_deletes.as_ref().is_none_or(|own| own.is_empty()),
             range_deletes,
             own_deletes,
+            stretch: None,
             key: Vec::new(),
             value: Bytes::new(),
             operands: Vec::new(),
@@ -192,8 +198,20 @@ impl RowCursor {
     }
 
     /// Moves to the next row; false at the end. After an error the walk is over.
+    #[inline]
     pub fn advance(&mut self) -> Result<bool> {
+        if let Some((stretch, at)) = &mut self.stretch
+            && *at + 1 < stretch.rows()
+        {
+            *at += 1;
+            return Ok(true);
+        }
+        self.walk()
+    }
+
+    fn walk(&mut self) -> Result<bool> {
         let state = std::mem::replace(&mut self.state, State::Over);
+        self.leave_stretch()?;
         let moved = match (state, self.reverse) {
             (State::Over, _) => false,
             (state, false) => self.advance_forward(state == State::Fresh)?,
@@ -206,13 +224,53 @@ impl RowCursor {
     }
 
     /// Key of the row.
+    #[inline]
     pub fn key(&self) -> &[u8] {
-        &self.key
+        match &self.stretch {
+            Some((stretch, at)) => stretch.key(*at),
+            None => &self.key,
+        }
     }
 
     /// Value of the row.
-    pub fn value(&self) -> &Bytes {
-        &self.value
+    #[inline]
+    pub fn value(&self) -> &[u8] {
+        match &self.stretch {
+            Some((stretch, at)) => stretch.value(*at),
+            None => &self.value,
+        }
+    }
+
+    /// Key and value of the row; the value is not copied.
+    pub fn pair(&self) -> (Bytes, Bytes) {
+        match &self.stretch {
+            Some((stretch, at)) => (stretch.key_bytes(*at), stretch.value_bytes(*at)),
+            None => (Bytes::copy_from_slice(&self.key), self.value.clone()),
+        }
+    }
+
+    /// Answers the row that the merge stands on, and those after it that need no look,
+    /// if there are any.
+    fn enter_stretch(&mut self) -> bool {
+        let Some(mut stretch) = self.merge.stretch(self.moment.seq) else { return false };
+        let end = if self.reverse { &self.bounds.0 } else { &self.bounds.1 };
+        if let Bound::Included(key) | Bound::Excluded(key) = end {
+            stretch.end_before(key);
+        }
+        let any = stretch.rows() > 0;
+        if any {
+            self.stretch = Some((stretch, 0));
+        }
+        any
+    }
+
+    fn leave_stretch(&mut self) -> Result<()> {
+        if let Some((stretch, at)) = self.stretch.take() {
+            self.key.clear();
+            self.key.extend_from_slice(stretch.key(at));
+            self.merge.skip(stretch.rows())?;
+        }
+        Ok(())
     }
 
     fn sees(&self, seq: SequenceNumber) -> bool {
@@ -273,6 +331,10 @@ impl RowCursor {
             if !self.operands.is_empty() && entry.key != self.key {
                 return self.settle(None);
             }
+            if self.plain && self.operands.is_empty() && self.merge.may_stretch() && self.enter_stretch() {
+                return Ok(true);
+            }
+            let Some(entry) = self.merge.entry() else { return Ok(false) };
             if !self.sees(entry.seq) {
                 self.merge.next()?;
                 continue;
@@ -318,10 +380,15 @@ impl RowCursor {
                 started = false;
             }
             if !started {
+                if self.plain && self.merge.may_stretch() && self.enter_stretch() {
+                    return Ok(true);
+                }
+                let Some(entry) = self.merge.entry() else { break };
                 started = true;
                 self.key.clear();
                 self.key.extend_from_slice(entry.key);
             }
+            let Some(entry) = self.merge.entry() else { break };
             if self.sees(entry.seq) {
                 let gone = entry.is_gone(self.moment.now_ms) || self.is_hidden(entry.key, entry.seq);
                 live = match entry.kind {

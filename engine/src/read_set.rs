@@ -139,13 +139,13 @@ fn first_newer(view: &View, bounds: &Bounds, above: SequenceNumber) -> Result<Op
         }
     }
     for run in &view.version.runs {
-        let tables = run.within(&bounds.0, &bounds.1).iter();
-        for handle in tables.filter(|handle| handle.meta().seq_max > above) {
+        let tables = &run.tables[run.within(&bounds.0, &bounds.1)];
+        for handle in tables.iter().filter(|handle| handle.meta().seq_max > above) {
             let table = handle.table()?;
             if let Some(key) = table.range_deletes().first_within(start, end, above) {
                 return Ok(Some(key.to_vec()));
             }
-            let found = first_entry(&mut table.cursor(), start, end, above)?;
+            let found = first_entry(&mut Arc::clone(table).cursor(), start, end, above)?;
             if found.is_some() {
                 return Ok(found);
             }

@@ -369,7 +369,7 @@ impl Recovery {
         wal::replay(&*self.storage, number, id, may_be_torn, BATCH_BYTES_MAX, apply)
     }
 
-    fn apply(&self, wal: FileNumber, seq: SequenceNumber, batch: &Bytes) -> Result<()> {
+    fn apply(&self, wal: FileNumber, seq: SequenceNumber, batch: &[u8]) -> Result<()> {
         self.counters.recovered_commits.fetch_add(1, Relaxed);
         for op in batch::decode(batch).map_while(Result::ok) {
             let record = self.loaded.state.keyspaces.get(&op.keyspace);

@@ -28,7 +28,7 @@ use crate::filename::{self, FileKind};
 use crate::key::{EntryRef, FileNumber, KeyspaceId, SequenceNumber};
 use crate::keyspace::Memory;
 use crate::manifest;
-use crate::merge::MergeCursor;
+use crate::merge::{MergeCursor, Source};
 use crate::options::Options;
 use crate::range_delete::RangeDeletes;
 use crate::record::{FrameKind, LogSalvage, Piece};
@@ -334,7 +334,7 @@ impl Repair<'_> {
         // Newest first: of equal entries the first counts, and a compaction may
         // have folded what is below into it.
         tables.sort_by_key(|(_, number, _)| std::cmp::Reverse(*number));
-        let mut sources: Vec<Box<dyn Cursor + Send>> = Vec::new();
+        let mut sources = Vec::new();
         let mut range_deletes = RangeDeletes::default();
         let mut expires = false;
         let mut losses: Vec<TableLosses> = Vec::new();
@@ -350,7 +350,7 @@ impl Repair<'_> {
                     expires |= table.expires;
                     let lost = Arc::new(Mutex::new(lost));
                     losses.push((id, path, Arc::clone(&lost)));
-                    sources.push(Box::new(SalvageCursor::new(table, lost)));
+                    sources.push(Source::Other(Box::new(SalvageCursor::new(table, lost))));
                 }
                 Err(error) => {
                     let keys = meta.map(|meta| (meta.key_min, meta.key_max));
@@ -364,7 +364,7 @@ impl Repair<'_> {
                 range_deletes.extend(&deletes);
             }
             expires |= memory.expires();
-            sources.push(Arc::clone(&memory.table).cursor());
+            sources.push(Arc::clone(&memory.table).cursor().into());
         }
         for (_, _, seq) in range_deletes.iter() {
             self.last_seq = self.last_seq.max(seq);

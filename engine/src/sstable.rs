@@ -32,6 +32,7 @@ mod keys;
 mod page;
 mod salvage;
 mod schema;
+mod stretch;
 mod table;
 mod thrift;
 mod verify;
@@ -41,6 +42,7 @@ pub use cache::Cache;
 pub use cursor::TableCursor;
 pub use filter::hash_key;
 pub(crate) use salvage::{Lost, SalvageCursor, SalvageTable};
+pub use stretch::Stretch;
 pub use table::Table;
 pub use writer::TableWriter;
 

@@ -7,9 +7,9 @@
 //! file that a compaction has replaced is removed when the last version that
 //! names it goes.
 
-use std::ops::Bound;
-use std::sync::Arc;
+use std::ops::{Bound, Range};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -18,7 +18,7 @@ use crate::edit::Placed;
 use crate::error::Result;
 use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
-use crate::sstable::{Cache, Table, TableCursor, TableMeta};
+use crate::sstable::{Cache, Stretch, Table, TableCursor, TableMeta};
 use crate::storage::Storage;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, lock};
@@ -29,14 +29,23 @@ pub struct TableHandle {
     meta: TableMeta,
     storage: Arc<dyn Storage>,
     cache: Cache,
-    table: Mutex<Option<Arc<Table>>>,
+    table: OnceLock<Arc<Table>>,
+    /// Held while it is being opened.
+    opening: Mutex<()>,
     obsolete: AtomicBool,
 }
 
 impl TableHandle {
     /// The table that `meta` describes.
     pub fn new(meta: TableMeta, storage: Arc<dyn Storage>, cache: Cache) -> Self {
-        TableHandle { meta, storage, cache, table: Mutex::new(None), obsolete: AtomicBool::new(false) }
+        TableHandle {
+            meta,
+            storage,
+            cache,
+            table: OnceLock::new(),
+            opening: Mutex::default(),
+            obsolete: AtomicBool::new(false),
+        }
     }
 
     /// What the manifest says of it.
@@ -53,16 +62,23 @@ impl TableHandle {
     ///
     /// # Errors
     /// `Io` and `Corruption` of the file; the next call tries again.
-    pub fn table(&self) -> Result<Arc<Table>> {
-        let mut table = lock(&self.table);
-        if let Some(table) = &*table {
-            return Ok(Arc::clone(table));
+    #[inline]
+    pub fn table(&self) -> Result<&Arc<Table>> {
+        match self.table.get() {
+            Some(table) => Ok(table),
+            None => self.open(),
+        }
+    }
+
+    fn open(&self) -> Result<&Arc<Table>> {
+        let _opening = lock(&self.opening);
+        if let Some(table) = self.table.get() {
+            return Ok(table);
         }
         let path = self.path();
         let file = self.storage.open(&path)?;
         let opened = Arc::new(Table::open(file, path, &self.meta, self.cache.clone())?);
-        *table = Some(Arc::clone(&opened));
-        Ok(opened)
+        Ok(self.table.get_or_init(|| opened))
     }
 
     /// Removes the file once nobody holds the handle any more. The edit that
@@ -90,7 +106,7 @@ pub struct Run {
     /// run began with.
     pub id: u64,
     /// Its tables, in order of their keys; never empty.
-    pub tables: Vec<Arc<TableHandle>>,
+    pub tables: Arc<Vec<Arc<TableHandle>>>,
 }
 
 impl Run {
@@ -107,8 +123,8 @@ impl Run {
         (table.meta.key_max.as_slice() >= key).then_some(table)
     }
 
-    /// The tables that may hold a key between the bounds.
-    pub fn within(&self, start: &Bound<Vec<u8>>, end: &Bound<Vec<u8>>) -> &[Arc<TableHandle>] {
+    /// Which of its tables may hold a key between the bounds.
+    pub fn within(&self, start: &Bound<Vec<u8>>, end: &Bound<Vec<u8>>) -> Range<usize> {
         let from = self.tables.partition_point(|table| match start {
             Bound::Unbounded => false,
             Bound::Included(key) => table.meta.key_max < *key,
@@ -119,7 +135,7 @@ impl Run {
             Bound::Included(key) => table.meta.key_min <= *key,
             Bound::Excluded(key) => table.meta.key_min < *key,
         });
-        self.tables.get(from..to).unwrap_or_default()
+        from..to.max(from)
     }
 
     /// True if some key between `min` and `max`, both included, may be here.
@@ -151,12 +167,18 @@ impl Version {
         for (placed, handle) in tables {
             let run = self.runs.iter_mut().find(|run| (run.level, run.id) == (placed.level, placed.run));
             match run {
-                Some(run) => run.tables.push(handle),
-                None => self.runs.push(Run { level: placed.level, id: placed.run, tables: vec![handle] }),
+                Some(run) => Arc::make_mut(&mut run.tables).push(handle),
+                None => self.runs.push(Run {
+                    level: placed.level,
+                    id: placed.run,
+                    tables: Arc::new(vec![handle]),
+                }),
             }
         }
         for run in &mut self.runs {
-            run.tables.sort_by(|a, b| a.meta.key_min.cmp(&b.meta.key_min));
+            if !run.tables.is_sorted_by(|a, b| a.meta.key_min <= b.meta.key_min) {
+                Arc::make_mut(&mut run.tables).sort_by(|a, b| a.meta.key_min.cmp(&b.meta.key_min));
+            }
         }
         self.runs.sort_by(|a, b| a.level.cmp(&b.level).then(b.id.cmp(&a.id)));
         let expires = self.tables().any(|table| table.meta.expires());
@@ -172,7 +194,9 @@ impl Version {
     ) -> Version {
         let mut version = self.clone();
         for run in &mut version.runs {
-            run.tables.retain(|table| !removed.contains(&table.meta.number));
+            if run.tables.iter().any(|table| removed.contains(&table.meta.number)) {
+                Arc::make_mut(&mut run.tables).retain(|table| !removed.contains(&table.meta.number));
+            }
         }
         version.runs.retain(|run| !run.tables.is_empty());
         version.insert(added);
@@ -191,7 +215,7 @@ impl Version {
 
     /// Every table.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<TableHandle>> {
-        self.runs.iter().flat_map(|run| &run.tables)
+        self.runs.iter().flat_map(|run| run.tables.iter())
     }
 }
 
@@ -215,22 +239,44 @@ pub fn overlap<'a>(tables: impl Iterator<Item = &'a TableMeta>) -> usize {
 
 /// Walks a run table by table; opens a table when it gets there.
 pub struct RunCursor {
-    tables: Vec<Arc<TableHandle>>,
+    tables: Arc<Vec<Arc<TableHandle>>>,
+    /// Those that it walks.
+    range: Range<usize>,
     /// The table under the cursor and its index.
     current: Option<(usize, TableCursor)>,
 }
 
 impl RunCursor {
-    /// A cursor over `tables`, which do not overlap and are in order.
-    pub fn new(tables: Vec<Arc<TableHandle>>) -> Self {
-        RunCursor { tables, current: None }
+    /// A cursor over a range of `tables`, which do not overlap and are in order.
+    pub fn new(tables: Arc<Vec<Arc<TableHandle>>>, range: Range<usize>) -> Self {
+        RunCursor { tables, range, current: None }
+    }
+
+    /// Number of the tables, from the first one on, of which `before` is true.
+    fn count(&self, before: impl Fn(&TableMeta) -> bool) -> usize {
+        self.range.start + self.tables[self.range.clone()].partition_point(|table| before(&table.meta))
+    }
+
+    /// See [`TableCursor::stretch`].
+    pub fn stretch(&self, forward: bool, seq: SequenceNumber) -> Option<Stretch> {
+        self.current.as_ref()?.1.stretch(forward, seq)
+    }
+
+    /// See [`TableCursor::skip`].
+    pub fn skip(&mut self, rows: usize, forward: bool) -> Result<()> {
+        self.guarded(|this| {
+            if let Some((_, cursor)) = &mut this.current {
+                cursor.skip(rows, forward)?;
+            }
+            if forward { this.skip_forward() } else { this.skip_backward() }
+        })
     }
 
     fn enter(&mut self, index: usize) -> Result<&mut TableCursor> {
         let keep = matches!(&self.current, Some((at, _)) if *at == index);
         let cursor = match self.current.take() {
             Some((_, cursor)) if keep => cursor,
-            _ => self.tables[index].table()?.cursor(),
+            _ => Arc::clone(self.tables[index].table()?).cursor(),
         };
         Ok(&mut self.current.insert((index, cursor)).1)
     }
@@ -241,7 +287,7 @@ impl RunCursor {
             && !cursor.stands()
         {
             let next = index + 1;
-            if next == self.tables.len() {
+            if next == self.range.end {
                 self.current = None;
             } else {
                 self.enter(next)?.seek_first()?;
@@ -254,9 +300,10 @@ impl RunCursor {
         while let Some((index, cursor)) = &self.current
             && !cursor.stands()
         {
-            match index.checked_sub(1) {
-                None => self.current = None,
-                Some(previous) => self.enter(previous)?.seek_last()?,
+            if *index == self.range.start {
+                self.current = None;
+            } else {
+                self.enter(index - 1)?.seek_last()?;
             }
         }
         Ok(())
@@ -275,26 +322,28 @@ impl RunCursor {
 impl Cursor for RunCursor {
     fn seek_first(&mut self) -> Result<()> {
         self.guarded(|this| {
-            if this.tables.is_empty() {
+            if this.range.is_empty() {
                 return Ok(());
             }
-            this.enter(0)?.seek_first()?;
+            this.enter(this.range.start)?.seek_first()?;
             this.skip_forward()
         })
     }
 
     fn seek_last(&mut self) -> Result<()> {
         self.guarded(|this| {
-            let Some(last) = this.tables.len().checked_sub(1) else { return Ok(()) };
-            this.enter(last)?.seek_last()?;
+            if this.range.is_empty() {
+                return Ok(());
+            }
+            this.enter(this.range.end - 1)?.seek_last()?;
             this.skip_backward()
         })
     }
 
     fn seek(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
         self.guarded(|this| {
-            let index = this.tables.partition_point(|table| table.meta.key_max.as_slice() < key);
-            if index == this.tables.len() {
+            let index = this.count(|meta| meta.key_max.as_slice() < key);
+            if index == this.range.end {
                 this.current = None;
                 return Ok(());
             }
@@ -305,12 +354,12 @@ impl Cursor for RunCursor {
 
     fn seek_before(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
         self.guarded(|this| {
-            let after = this.tables.partition_point(|table| table.meta.key_min.as_slice() <= key);
-            let Some(index) = after.checked_sub(1) else {
+            let after = this.count(|meta| meta.key_min.as_slice() <= key);
+            if after == this.range.start {
                 this.current = None;
                 return Ok(());
-            };
-            this.enter(index)?.seek_before(key, seq)?;
+            }
+            this.enter(after - 1)?.seek_before(key, seq)?;
             this.skip_backward()
         })
     }

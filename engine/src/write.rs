@@ -49,7 +49,7 @@ struct Writer {
 /// A commit that waits.
 #[derive(Debug)]
 struct Request {
-    batch: Bytes,
+    batch: Vec<u8>,
     durability: Durability,
     /// What a transaction has read, to be looked at again.
     reads: Option<ReadSet>,
@@ -73,27 +73,21 @@ impl WritePath {
     ) -> Result<()> {
         core.check_writable()?;
         batch.check(core.options.batch_limits())?;
-        let mut batch = canonical(core, batch)?;
-        // The memtables keep it as it is.
-        batch.shrink_to_fit();
-        let batch = Bytes::from(batch);
+        let batch = canonical(core, batch)?;
         if batch.is_empty() {
             return if durability == Durability::Sync { self.sync(core) } else { Ok(()) };
         }
-        let request = Arc::new(Request { batch, durability, reads, outcome: OnceLock::new() });
-        let mut writer = match self.writer.try_lock() {
-            Ok(mut writer) => {
-                writer.commit_group(core, std::slice::from_ref(&request));
-                return request.outcome();
-            }
-            Err(_) => {
-                lock(&self.queue).push(Arc::clone(&request));
-                lock(&self.writer)
-            }
-        };
+        let request = Request { batch, durability, reads, outcome: OnceLock::new() };
+        if let Ok(mut writer) = self.writer.try_lock() {
+            writer.commit_group(core, &[&request]);
+            return request.outcome();
+        }
+        let request = Arc::new(request);
+        lock(&self.queue).push(Arc::clone(&request));
+        let mut writer = lock(&self.writer);
         while request.outcome.get().is_none() {
             let group = self.take_group();
-            writer.commit_group(core, &group);
+            writer.commit_group(core, &group.iter().map(|request| &**request).collect::<Vec<_>>());
         }
         request.outcome()
     }
@@ -158,7 +152,7 @@ impl Request {
 
 impl Writer {
     /// Commits `group` in order and tells each its outcome.
-    fn commit_group(&mut self, core: &Core, group: &[Arc<Request>]) {
+    fn commit_group(&mut self, core: &Core, group: &[&Request]) {
         let mut reads = group.iter().filter_map(|request| request.reads.as_ref());
         let valid = reads.try_for_each(|reads| reads.validate(core));
         let outcome = valid.and_then(|()| self.append(core, group));
@@ -178,19 +172,17 @@ impl Writer {
     }
 
     /// Appends the batches to the WAL, and syncs if one of them asks for it.
-    fn append(&mut self, core: &Core, group: &[Arc<Request>]) -> Result<()> {
+    fn append<'g>(&mut self, core: &Core, group: &[&'g Request]) -> Result<()> {
         core.check_writable()?;
         if self.closed {
             return Err(Error::invalid("the database is closed"));
         }
         let mut seq = self.last_seq;
-        let records: Vec<(SequenceNumber, &[u8])> = group
-            .iter()
-            .map(|request| {
-                seq.0 += 1;
-                (seq, request.batch.as_ref())
-            })
-            .collect();
+        let numbered = |request: &&'g Request| {
+            seq.0 += 1;
+            (seq, request.batch.as_slice())
+        };
+        let records: Vec<(SequenceNumber, &[u8])> = group.iter().map(numbered).collect();
         core.note(self.wal(core)?.append_group(&records))?;
         if group.iter().any(|request| request.durability == Durability::Sync) {
             self.sync(core)?;
@@ -199,7 +191,7 @@ impl Writer {
     }
 
     /// Brings the batches into the memtables, then makes them visible.
-    fn apply(&mut self, core: &Core, group: &[Arc<Request>]) {
+    fn apply(&mut self, core: &Core, group: &[&Request]) {
         let wal = self.wal.as_ref().map_or(FileNumber(0), Wal::number);
         let mut target: Option<(Arc<Keyspace>, Arc<Memory>)> = None;
         let mut bytes = 0;
@@ -327,11 +319,10 @@ fn largest_first(core: &Core, mut active: usize, active_max: usize) -> Vec<Keysp
 /// refuses.
 fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
     let encoded = batch.as_encoded();
-    let ops: Vec<Op> = batch::decode(encoded).map_while(Result::ok).collect();
     let mut known: Option<Arc<Keyspace>> = None;
     let mut plain = true;
     let mut keyspaces: BTreeMap<KeyspaceId, Arc<Keyspace>> = BTreeMap::new();
-    for op in &ops {
+    for op in batch::decode(encoded).map_while(Result::ok) {
         let keyspace = match known.take().filter(|keyspace| keyspace.id == op.keyspace) {
             Some(keyspace) => keyspace,
             None => core.keyspace(op.keyspace)?,
@@ -350,6 +341,10 @@ fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
         }
         known = Some(keyspace);
     }
+    if plain && batch.len() == 1 {
+        return Ok(batch.into_encoded());
+    }
+    let ops: Vec<Op> = batch::decode(encoded).map_while(Result::ok).collect();
     if plain {
         return Ok(without_superseded(batch, &ops));
     }
@@ -380,9 +375,6 @@ fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
 
 /// A batch of puts and deletes without those that a later one supersedes.
 fn without_superseded(batch: WriteBatch, ops: &[Op]) -> Vec<u8> {
-    if ops.len() < 2 {
-        return batch.into_encoded();
-    }
     let encoded = batch.as_encoded();
     // Equal keys meet where operations are in order of their hashes, ties in
     // order of their age; only then are keys compared.

@@ -23,7 +23,7 @@ pub use workload::Workload;
 
 /// Bytes of an entry of a memtable beside its key and value, as the engine counts
 /// them.
-const MEMTABLE_ENTRY_BYTES: u64 = 132;
+const MEMTABLE_ENTRY_BYTES: u64 = 108;
 
 /// Bytes of an entry of a table beside its key and value: sequence number, kind,
 /// filter and index.

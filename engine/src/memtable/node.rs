@@ -1,5 +1,5 @@
-//! What an ordered map keeps of a version, and how it is found again: by an
-//! internal key that owns its bytes, or by a borrowed one without allocating.
+//! What an ordered map keeps of a version, and how it is found again: by the
+//! version itself, or by a borrowed internal key without allocating.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -7,48 +7,109 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::key::{Entry, Expiry, SequenceNumber, ValueKind, compare_internal};
+use super::contents::Contents;
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal, head};
 
 /// An internal key, borrowed.
 pub(super) type Probe<'k> = (&'k [u8], SequenceNumber);
 
-/// An internal key that owns its bytes.
+/// A version, found by its internal key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InternalKey {
-    pub key: Bytes,
+pub(super) struct Version {
+    /// Decides most comparisons without a look at the key, which lies elsewhere.
+    head: u64,
     seq: SequenceNumber,
+    key_len: u32,
+    kind: ValueKind,
+    /// The key, and the value after it.
+    pair: Bytes,
+}
+
+impl Version {
+    /// `entry` but for its expiry, with a copy of its key and value.
+    pub fn new(entry: &EntryRef<'_>, contents: &mut Contents) -> Version {
+        let EntryRef { key, seq, kind, value, .. } = *entry;
+        let pair = contents.copy(key, value);
+        // Keys are at most 64 KiB long.
+        Version { head: head(key), seq, key_len: key.len() as u32, kind, pair }
+    }
+
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        &self.pair[..self.key_len as usize]
+    }
+
+    /// The entry with its expiry; its bytes are shared.
+    pub fn entry(&self, expires_at: Expiry) -> Entry {
+        let mut key = self.pair.clone();
+        let value = key.split_off(self.key_len as usize);
+        Entry { key, seq: self.seq, kind: self.kind, expires_at, value }
+    }
+}
+
+/// An internal key to search for.
+#[derive(Clone, Copy)]
+pub(super) struct Sought<'k> {
+    head: u64,
+    probe: Probe<'k>,
+}
+
+impl<'k> From<Probe<'k>> for Sought<'k> {
+    fn from(probe: Probe<'k>) -> Self {
+        Sought { head: head(probe.0), probe }
+    }
 }
 
 /// Lets a map be searched with a borrowed key, without allocating.
 pub(super) trait AsInternal {
+    fn head(&self) -> u64;
     fn internal(&self) -> Probe<'_>;
 }
 
-impl AsInternal for InternalKey {
+impl AsInternal for Version {
+    #[inline]
+    fn head(&self) -> u64 {
+        self.head
+    }
+
+    #[inline]
     fn internal(&self) -> Probe<'_> {
-        (&self.key, self.seq)
+        (self.key(), self.seq)
     }
 }
 
-impl AsInternal for Probe<'_> {
+impl AsInternal for Sought<'_> {
+    #[inline]
+    fn head(&self) -> u64 {
+        self.head
+    }
+
+    #[inline]
     fn internal(&self) -> Probe<'_> {
-        *self
+        self.probe
     }
 }
 
-impl Ord for InternalKey {
+#[inline]
+fn compare<A: AsInternal + ?Sized, B: AsInternal + ?Sized>(a: &A, b: &B) -> Ordering {
+    a.head().cmp(&b.head()).then_with(|| compare_internal(a.internal(), b.internal()))
+}
+
+impl Ord for Version {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        compare_internal(self.internal(), other.internal())
+        compare(self, other)
     }
 }
 
-impl PartialOrd for InternalKey {
+impl PartialOrd for Version {
+    #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<'a> Borrow<dyn AsInternal + 'a> for InternalKey {
+impl<'a> Borrow<dyn AsInternal + 'a> for Version {
     fn borrow(&self) -> &(dyn AsInternal + 'a) {
         self
     }
@@ -56,7 +117,7 @@ impl<'a> Borrow<dyn AsInternal + 'a> for InternalKey {
 
 impl Ord for dyn AsInternal + '_ {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare_internal(self.internal(), other.internal())
+        compare(self, other)
     }
 }
 
@@ -75,31 +136,10 @@ impl PartialEq for dyn AsInternal + '_ {
 impl Eq for dyn AsInternal + '_ {}
 
 /// An end of a range, as a map takes it.
-pub(super) fn erased<'b, 'k>(bound: &'b Bound<Probe<'k>>) -> Bound<&'b (dyn AsInternal + 'k)> {
+pub(super) fn erased<'b, 'k>(bound: &'b Bound<Sought<'k>>) -> Bound<&'b (dyn AsInternal + 'k)> {
     match bound {
         Bound::Included(key) => Bound::Included(key),
         Bound::Excluded(key) => Bound::Excluded(key),
         Bound::Unbounded => Bound::Unbounded,
     }
-}
-
-/// What a version has beside its internal key.
-#[derive(Debug)]
-pub(super) struct Content {
-    kind: ValueKind,
-    expires_at: Expiry,
-    value: Bytes,
-}
-
-/// Parts an entry into what it is found by and the rest.
-pub(super) fn parted(entry: Entry) -> (InternalKey, Content) {
-    let Entry { key, seq, kind, expires_at, value } = entry;
-    (InternalKey { key, seq }, Content { kind, expires_at, value })
-}
-
-/// The entry that was parted; its bytes are shared.
-pub(super) fn whole((key, content): (&InternalKey, &Content)) -> Entry {
-    let Content { kind, expires_at, value } = content;
-    let (kind, expires_at, value) = (*kind, *expires_at, value.clone());
-    Entry { key: key.key.clone(), seq: key.seq, kind, expires_at, value }
 }

@@ -4,51 +4,62 @@
 use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_epoch as epoch;
 use crossbeam_skiplist::SkipList;
 
 use super::Memtable;
+use super::contents::Contents;
 use super::cursor::{ChunkCursor, Neighbours};
-use super::node::{AsInternal, Content, InternalKey, Probe, erased, parted, whole};
+use super::node::{AsInternal, Probe, Sought, Version, erased};
 use crate::cursor::Cursor;
-use crate::key::{Entry, SequenceNumber};
-use crate::sync::atomic::AtomicUsize;
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber};
+use crate::sync::{Mutex, lock};
 
 /// Bytes of an entry beside key and value: its node has a count and, on the
 /// average, two links.
-const ENTRY_OVERHEAD_BYTES: usize = size_of::<InternalKey>() + size_of::<Content>() + 3 * size_of::<usize>();
+const ENTRY_BYTES: usize = size_of::<Version>() + size_of::<Expiry>() + 3 * size_of::<usize>();
+
+/// Writers that copy at once without waiting for each other.
+const SHARDS: usize = 4;
 
 /// A skip list of versions.
 #[derive(Debug)]
 pub struct SkipListMemtable {
     /// Used with guards of our own, so that a walk costs no count per entry.
     /// Nothing is ever removed, so no guard holds garbage back.
-    list: SkipList<InternalKey, Content>,
-    bytes: AtomicUsize,
+    list: SkipList<Version, Expiry>,
+    /// Where keys and values are copied to, whichever of them is free.
+    contents: [Mutex<Contents>; SHARDS],
 }
 
 impl Default for SkipListMemtable {
     fn default() -> Self {
         let list = SkipList::new(epoch::default_collector().clone());
-        SkipListMemtable { list, bytes: AtomicUsize::new(0) }
+        SkipListMemtable { list, contents: Default::default() }
+    }
+}
+
+impl SkipListMemtable {
+    fn version(&self, entry: &EntryRef<'_>) -> Version {
+        let mut free = self.contents.iter().find_map(|contents| contents.try_lock().ok());
+        let contents = free.get_or_insert_with(|| lock(&self.contents[0]));
+        Version::new(entry, contents)
     }
 }
 
 impl Memtable for SkipListMemtable {
-    fn insert(&self, entry: Entry) {
-        self.bytes.fetch_add(entry.key.len() + entry.value.len() + ENTRY_OVERHEAD_BYTES, Relaxed);
-        let (key, content) = parted(entry);
+    fn insert(&self, entry: EntryRef<'_>) {
+        let version = self.version(&entry);
         let guard = epoch::pin();
-        self.list.insert(key, content, &guard).release(&guard);
+        self.list.insert(version, entry.expires_at, &guard).release(&guard);
     }
 
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
         let guard = epoch::pin();
-        let start = Bound::Included((key, seq));
+        let start = Bound::Included(Sought::from((key, seq)));
         let found = self.list.lower_bound::<dyn AsInternal>(erased(&start), &guard)?;
-        (found.key().key == key).then(|| whole((found.key(), found.value())))
+        (found.key().key() == key).then(|| found.key().entry(*found.value()))
     }
 
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
@@ -60,23 +71,26 @@ impl Memtable for SkipListMemtable {
     }
 
     fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+        let contents = self.contents.iter().map(|contents| lock(contents).bytes());
+        contents.sum::<usize>() + self.list.len() * ENTRY_BYTES
     }
 }
 
 impl Neighbours for SkipListMemtable {
     fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
         let guard = epoch::pin();
+        let start = start.map(Sought::from);
         let first = self.list.lower_bound::<dyn AsInternal>(erased(&start), &guard);
         let found = std::iter::successors(first, |entry| entry.next());
-        entries.extend(found.take(count).map(|entry| whole((entry.key(), entry.value()))));
+        entries.extend(found.take(count).map(|entry| entry.key().entry(*entry.value())));
     }
 
     // Links lead forward alone: each step is a search.
     fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
         let guard = epoch::pin();
+        let end = end.map(Sought::from);
         let last = self.list.upper_bound::<dyn AsInternal>(erased(&end), &guard);
         let found = std::iter::successors(last, |entry| entry.prev());
-        entries.extend(found.take(count).map(|entry| whole((entry.key(), entry.value()))));
+        entries.extend(found.take(count).map(|entry| entry.key().entry(*entry.value())));
     }
 }

@@ -3,40 +3,44 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::Memtable;
+use super::contents::Contents;
 use super::cursor::{ChunkCursor, Neighbours};
-use super::node::{AsInternal, Content, InternalKey, Probe, erased, parted, whole};
+use super::node::{AsInternal, Probe, Sought, Version, erased};
 use crate::cursor::Cursor;
-use crate::key::{Entry, SequenceNumber};
-use crate::sync::atomic::AtomicUsize;
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber};
 use crate::sync::{RwLock, read, write};
 
 /// Bytes of an entry beside key and value. Nodes are two thirds full where keys
 /// come in any order, and a little more than half where they ascend.
-const ENTRY_OVERHEAD_BYTES: usize = (size_of::<InternalKey>() + size_of::<Content>()) * 5 / 3;
+const ENTRY_BYTES: usize = (size_of::<Version>() + size_of::<Expiry>()) * 5 / 3;
 
-type Map = BTreeMap<InternalKey, Content>;
+type Map = BTreeMap<Version, Expiry>;
 
 /// An ordered map of versions.
 #[derive(Debug, Default)]
 pub struct SortedMemtable {
-    map: RwLock<Map>,
-    bytes: AtomicUsize,
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    map: Map,
+    contents: Contents,
 }
 
 impl Memtable for SortedMemtable {
-    fn insert(&self, entry: Entry) {
-        self.bytes.fetch_add(entry.key.len() + entry.value.len() + ENTRY_OVERHEAD_BYTES, Relaxed);
-        let (key, content) = parted(entry);
-        write(&self.map).insert(key, content);
+    fn insert(&self, entry: EntryRef<'_>) {
+        let Inner { map, contents } = &mut *write(&self.inner);
+        map.insert(Version::new(&entry, contents), entry.expires_at);
     }
 
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
-        let map = read(&self.map);
-        let found = range(&map, Bound::Included((key, seq)), Bound::Unbounded).next()?;
-        (found.0.key == key).then(|| whole(found))
+        let inner = read(&self.inner);
+        let (version, expires_at) =
+            range(&inner.map, Bound::Included((key, seq)), Bound::Unbounded).next()?;
+        (version.key() == key).then(|| version.entry(*expires_at))
     }
 
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
@@ -44,21 +48,22 @@ impl Memtable for SortedMemtable {
     }
 
     fn entries(&self) -> usize {
-        read(&self.map).len()
+        read(&self.inner).map.len()
     }
 
     fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+        let inner = read(&self.inner);
+        inner.contents.bytes() + inner.map.len() * ENTRY_BYTES
     }
 }
 
 impl Neighbours for SortedMemtable {
     fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
-        entries.extend(range(&read(&self.map), start, Bound::Unbounded).take(count).map(whole));
+        entries.extend(range(&read(&self.inner).map, start, Bound::Unbounded).take(count).map(entry));
     }
 
     fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
-        entries.extend(range(&read(&self.map), Bound::Unbounded, end).rev().take(count).map(whole));
+        entries.extend(range(&read(&self.inner).map, Bound::Unbounded, end).rev().take(count).map(entry));
     }
 }
 
@@ -66,6 +71,11 @@ fn range<'m>(
     map: &'m Map,
     start: Bound<Probe<'_>>,
     end: Bound<Probe<'_>>,
-) -> impl DoubleEndedIterator<Item = (&'m InternalKey, &'m Content)> {
+) -> impl DoubleEndedIterator<Item = (&'m Version, &'m Expiry)> {
+    let (start, end) = (start.map(Sought::from), end.map(Sought::from));
     map.range::<dyn AsInternal, _>((erased(&start), erased(&end)))
+}
+
+fn entry((version, expires_at): (&Version, &Expiry)) -> Entry {
+    version.entry(*expires_at)
 }

@@ -7,9 +7,8 @@
 //! - An inner node knows the *depth* at which keys below it part, and nothing of
 //!   the bytes before: all of them are skipped on the way down (the paper's
 //!   optimistic path compression), and a search ends with a comparison against
-//!   the key of a leaf. A leaf keeps the slice of the batch that it was given,
-//!   which the value keeps alive anyway; that is less than a copy of the rest of
-//!   the key, and scans need not put keys together.
+//!   the key of a leaf. A leaf keeps the whole key, which lies beside its value;
+//!   so scans need not put keys together.
 //! - The end of a key is a branch of its own, before byte 0: so a key may be a
 //!   prefix of others.
 //! - A leaf has all versions of its key.
@@ -26,7 +25,7 @@ use super::Memtable;
 use super::cursor::{ChunkCursor, Neighbours};
 use super::node::Probe;
 use crate::cursor::Cursor;
-use crate::key::{Entry, SequenceNumber};
+use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::sync::{RwLock, read, write};
 
 mod arena;
@@ -53,7 +52,7 @@ impl Neighbours for TrieMemtable {
 }
 
 impl Memtable for TrieMemtable {
-    fn insert(&self, entry: Entry) {
+    fn insert(&self, entry: EntryRef<'_>) {
         write(&self.tree).insert(entry);
     }
 

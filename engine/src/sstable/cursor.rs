@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::COLUMNS_MAX;
 use super::page::IntsPage;
 use super::schema::{EXPIRY, KEY, KIND, SEQ, VALUE};
+use super::stretch::Stretch;
 use super::table::{Rows, Table};
 use crate::cursor::Cursor;
 use crate::error::Result;
@@ -30,7 +31,8 @@ pub struct TableCursor {
     table: Arc<Table>,
     /// Where it stands, and the page there.
     current: Option<Position>,
-    windows: Windows,
+    /// From the first page that is read ahead on.
+    windows: Option<Box<Windows>>,
     /// Pages walked in one direction since the last seek.
     walked: u32,
 }
@@ -56,13 +58,39 @@ impl Position {
 
 impl TableCursor {
     pub(super) fn new(table: Arc<Table>) -> TableCursor {
-        TableCursor { table, current: None, windows: Windows::default(), walked: 0 }
+        TableCursor { table, current: None, windows: None, walked: 0 }
     }
 
     /// True if it stands on an entry.
     #[inline]
     pub fn stands(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// The rows from the one under the cursor to the end of its page, if each is a put
+    /// that a reader at `seq` may see and no two have one key.
+    pub fn stretch(&self, forward: bool, seq: SequenceNumber) -> Option<Stretch> {
+        let Position { page, row, rows, .. } = self.current.as_ref()?;
+        let entry = &self.table.index.pages[*page];
+        let plain = entry.kind == Some(ValueKind::Put) && entry.expiries.1 == 0;
+        if !plain || entry.seq_max > seq.0 as i64 || !rows.keys.is_distinct() {
+            return None;
+        }
+        let len = match forward {
+            true => rows.keys.rows() - row,
+            // Before the first row there may be newer versions of its key.
+            false => row + 1 - usize::from(entry.goes_on),
+        };
+        Some(Stretch::new(rows.clone(), *row, len, forward))
+    }
+
+    /// Moves by so many rows, the last of which is still in the page.
+    pub fn skip(&mut self, rows: usize, forward: bool) -> Result<()> {
+        if let (Some(position), Some(steps)) = (&mut self.current, rows.checked_sub(1)) {
+            let row = if forward { position.row + steps } else { position.row - steps };
+            position.go_to(row, &self.table)?;
+        }
+        if forward { self.next() } else { self.prev() }
     }
 
     /// The rows of a page, by way of the cache.
@@ -92,7 +120,7 @@ impl TableCursor {
         let rows = if self.walked <= CACHED_PAGES {
             self.cached(page)?
         } else {
-            self.windows.rows(&self.table, page, forward)?
+            self.windows.get_or_insert_default().rows(&self.table, page, forward)?
         };
         let row = if forward { 0 } else { rows.keys.rows() - 1 };
         self.stand(page, row, rows)

@@ -2,7 +2,10 @@
 //! after what all keys share, as big-endian integers in one array. Keys
 //! themselves are looked at only among equal heads.
 
+use bytes::Bytes;
+
 use super::page::BytesPage;
+use crate::key::head;
 
 /// Heads of a sorted list of keys, which is kept elsewhere.
 #[derive(Debug, Default)]
@@ -10,13 +13,6 @@ pub(super) struct Heads {
     /// Bytes that all keys share.
     shared: usize,
     heads: Vec<u64>,
-}
-
-fn head(key: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    let len = key.len().min(8);
-    bytes[..len].copy_from_slice(&key[..len]);
-    u64::from_be_bytes(bytes)
 }
 
 impl Heads {
@@ -81,12 +77,16 @@ impl Heads {
 pub(super) struct KeysPage {
     page: BytesPage,
     heads: Heads,
+    /// No two rows have one key.
+    distinct: bool,
 }
 
 impl KeysPage {
     pub fn new(page: BytesPage) -> KeysPage {
         let heads = Heads::new(page.rows(), |row| page.get(row));
-        KeysPage { page, heads }
+        let mut pairs = heads.heads.windows(2).enumerate();
+        let distinct = pairs.all(|(row, pair)| pair[0] != pair[1] || page.get(row) != page.get(row + 1));
+        KeysPage { page, heads, distinct }
     }
 
     pub fn rows(&self) -> usize {
@@ -102,6 +102,21 @@ impl KeysPage {
     #[inline]
     pub fn lower_bound(&self, wanted: &[u8]) -> usize {
         self.heads.below(wanted, |row| self.page.get(row))
+    }
+
+    /// The first row whose key is above `wanted`.
+    pub fn upper_bound(&self, wanted: &[u8]) -> usize {
+        self.heads.up_to(wanted, |row| self.page.get(row))
+    }
+
+    /// True if no two rows have one key.
+    pub fn is_distinct(&self) -> bool {
+        self.distinct
+    }
+
+    /// Shares the page's memory.
+    pub fn slice(&self, row: usize) -> Bytes {
+        self.page.slice(row)
     }
 
     /// Bytes of memory.

@@ -154,6 +154,9 @@ impl Trial {
             matches!(nothing, Err(Error::Poisoned(_)))
         };
         let poisoned = refused(program);
+        // To ask brings on background work, which may fail like anything else.
+        let asked = self.run.storage.take_fired();
+        let fired = [fired, &asked].concat();
         if !poisoned && fired.iter().any(must_poison) {
             return Err("writes go on".into());
         }

@@ -13,6 +13,7 @@ mod random;
 mod read_only;
 mod recovery;
 mod repair;
+mod scans;
 mod serializability;
 mod stalls;
 mod support;

@@ -166,7 +166,7 @@ fn over(memtable: impl Memtable + 'static) -> Box<dyn Table> {
 
 impl Table for Ours {
     fn insert(&self, entry: Entry) {
-        self.0.insert(entry);
+        self.0.insert(entry.borrowed());
     }
 
     fn get(&self, key: &[u8]) -> Option<usize> {

@@ -5,9 +5,10 @@ use std::slice;
 
 use bytes::Bytes;
 
+use super::super::contents::Contents;
 use super::arena::Arena;
 use super::node::{All, Branch, Branches, Few, Kind, Link, Node, Some48};
-use crate::key::{Entry, Expiry, SequenceNumber, ValueKind};
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind};
 
 /// What a version has beside its key.
 #[derive(Debug)]
@@ -16,6 +17,12 @@ pub(super) struct Version {
     kind: ValueKind,
     expires_at: Expiry,
     value: Bytes,
+}
+
+impl Version {
+    fn new(entry: &EntryRef<'_>, value: Bytes) -> Version {
+        Version { seq: entry.seq, kind: entry.kind, expires_at: entry.expires_at, value }
+    }
 }
 
 /// Versions, the oldest first, so that the newest is added at the end.
@@ -93,8 +100,9 @@ pub(super) struct Tree {
     nodes48: Arena<Node<Some48>>,
     nodes256: Arena<Node<All>>,
     entries: usize,
-    /// Bytes of keys and values, and of vectors of versions.
-    contents_bytes: usize,
+    contents: Contents,
+    /// Bytes of vectors of versions.
+    versions_bytes: usize,
 }
 
 /// What `$do` makes of the node that a link leads to; `None` for a leaf.
@@ -130,7 +138,8 @@ impl Tree {
 
     /// Bytes of memory in use or kept for use, keys and values included.
     pub fn bytes(&self) -> usize {
-        self.contents_bytes
+        self.contents.bytes()
+            + self.versions_bytes
             + self.leaves.bytes()
             + self.nodes4.bytes()
             + self.nodes16.bytes()
@@ -206,24 +215,23 @@ impl Tree {
     }
 
     /// Adds a version, and its key unless it is there.
-    pub fn insert(&mut self, entry: Entry) {
-        let Entry { key, seq, kind, expires_at, value } = entry;
+    pub fn insert(&mut self, entry: EntryRef<'_>) {
         self.entries += 1;
-        self.contents_bytes += key.len() + value.len();
-        let version = Version { seq, kind, expires_at, value };
-        let Some(nearest) = self.nearest(&key) else {
-            self.root = Some(self.add_leaf(key, version));
+        let key = entry.key;
+        let Some(nearest) = self.nearest(key) else {
+            self.root = Some(self.add_leaf(&entry));
             return;
         };
         let leaf = &mut self.leaves[nearest.number()];
-        let depth = shared_prefix(&leaf.key, &key);
+        let depth = shared_prefix(&leaf.key, key);
         let (old, new) = (leaf.key.get(depth).copied(), key.get(depth).copied());
         if old == new {
-            self.contents_bytes += leaf.add(version);
+            let value = self.contents.copy(&[], entry.value);
+            self.versions_bytes += leaf.add(Version::new(&entry, value));
             return;
         }
-        let (parent, below) = self.edge(&key, depth);
-        let leaf = self.add_leaf(key, version);
+        let (parent, below) = self.edge(key, depth);
+        let leaf = self.add_leaf(&entry);
         let link = if self.depth(below) == Some(depth) {
             self.add_branch(below, new, leaf)
         } else {
@@ -235,8 +243,10 @@ impl Tree {
         self.lead(parent, link);
     }
 
-    fn add_leaf(&mut self, key: Bytes, version: Version) -> Link {
-        let leaf = Leaf { key, versions: Versions::One(version) };
+    fn add_leaf(&mut self, entry: &EntryRef<'_>) -> Link {
+        let mut key = self.contents.copy(entry.key, entry.value);
+        let value = key.split_off(entry.key.len());
+        let leaf = Leaf { key, versions: Versions::One(Version::new(entry, value)) };
         Link::new(Kind::Leaf, self.leaves.add(leaf))
     }
 
