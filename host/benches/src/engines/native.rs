@@ -154,8 +154,8 @@ impl Engine for Native {
             Some(end) => self.keyspace.range(start..end),
             None => self.keyspace.range(start..),
         };
-        while let Some((key, value)) = rows.next().transpose()?
-            && show(&key, &value)
+        while let Some((key, value)) = rows.next_borrowed()?
+            && show(key, value)
         {}
         Ok(())
     }
