@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::args::count;
-use crate::bench::{Bench, check, nanos_each};
+use crate::bench::{Bench, check, known, nanos_each};
 use crate::data::{KEY_BYTES, Random, Values, random_key};
 use crate::engines::{Engine, bytes, files, runs_per_get};
 
@@ -42,13 +42,13 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
     let engine = bench.open(&setup)?;
     let mut versions = vec![0_u8; usize::try_from(arguments.entries)?];
     load(bench, engine.as_ref(), arguments, &mut versions)?;
-    let settled = engine.runs()?;
+    let settled = known(engine.runs()?)?;
     let keys = (0..arguments.entries.min(READS_MAX) as u32).map(|number| random_key(number.into()));
     bench.note("runs per get, settled", "", runs_per_get(&settled, keys));
     bench.note("SST files, settled", "", files(&settled) as f64);
     gets(bench, engine.as_ref(), arguments, &versions)?;
     let spent = bench.step("compact", || engine.compact())?;
-    let compacted = engine.runs()?;
+    let compacted = known(engine.runs()?)?;
     bench.note("full compaction", "s", spent.as_secs_f64());
     bench.note("space amplification, settled", "", bytes(&settled) as f64 / bytes(&compacted) as f64);
     bench.note("SST bytes, compacted", "MB", bytes(&compacted) as f64 / 1e6);
@@ -58,7 +58,7 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
 fn load(bench: &mut Bench, engine: &dyn Engine, arguments: &Arguments, versions: &mut [u8]) -> Result<()> {
     let mut values = Values::new(arguments.value_bytes);
     let pair_bytes = (KEY_BYTES + arguments.value_bytes) as f64;
-    let written = || engine.written().map(|written| (written.flush_bytes + written.compaction_bytes) as f64);
+    let written = || known(engine.written()?).map(|written| written.bytes() as f64);
     bench.timed("fill, per put", arguments.entries, |number| {
         let key = random_key(number);
         engine.put(&key, values.of(&key, 0))
@@ -70,7 +70,7 @@ fn load(bench: &mut Bench, engine: &dyn Engine, arguments: &Arguments, versions:
     let stride = overwrites.div_ceil(SAMPLES);
     let spent = bench.each("overwrite", overwrites, |number| {
         if number % stride == stride - 1 {
-            runs += engine.run_count()?;
+            runs += known(engine.run_count()?)?;
             samples += 1;
         }
         let entry = random.below(arguments.entries);
@@ -83,7 +83,7 @@ fn load(bench: &mut Bench, engine: &dyn Engine, arguments: &Arguments, versions:
     bench.note("runs, while overwriting", "", runs as f64 / f64::from(samples));
     let settling = bench.step("settle", || engine.settle())?;
     bench.note("settle", "s", settling.as_secs_f64());
-    let (total, flushed) = (written()?, engine.written()?.flush_bytes as f64);
+    let (total, flushed) = (written()?, known(engine.written()?)?.flush_bytes as f64);
     bench.note("write amplification, overwrites", "", (total - filled) / (pair_bytes * overwrites as f64));
     let put = pair_bytes * (overwrites + arguments.entries) as f64;
     bench.note("write amplification", "", total / put);

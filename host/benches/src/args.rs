@@ -6,21 +6,27 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::Time;
 use crate::engines::Kind;
-use crate::{amplification, job, kv, latency, memtable, queue, scale, ttl};
+use crate::{
+    amplification, job, kv, latency, limits, memtable, publish, queue, reopen, scale, synced, ttl, ycsb,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench --list
   cargo xtask bench kv --entries 100k
-  cargo xtask bench --with rocksdb kv
+  cargo xtask bench --with peers --with rocksdb kv
+  cargo xtask bench --with peers kv --value-bytes 16384 --entries 50k
   cargo xtask bench --with rocksdb amplification --entries 2M --engine duramen --engine rocksdb
   cargo xtask bench job --option compression=none
   cargo xtask bench memtable --keys urls
+  cargo xtask bench report
 
-`--with rocksdb`, first, compiles RocksDB in; that needs a C++ compiler and libclang, and
-takes minutes once. Every run of every engine has a process and a directory of its own.
-The table has medians of all runs, and in brackets the ratio to RocksDB where that was
-measured; the values of each run are in NAME.json beside the databases, which are removed.";
+`--with peers`, first, compiles fjall, redb, SQLite and LMDB in, which needs a C compiler;
+`--with rocksdb` RocksDB, which needs a C++ compiler and libclang, and half an hour on two
+cores, once. Every run of every engine has a process and a directory of its own. The table
+has medians of all runs, half of their range in percent, and in brackets the ratio to
+RocksDB where that was measured; the values of each run are in NAME.json beside the
+databases, which are removed. `report` makes a page and docs/benchmarks.md of all of them.";
 
 /// Benchmarks of Duramen beside other engines.
 #[derive(Debug, Parser)]
@@ -36,7 +42,7 @@ pub struct Arguments {
     /// Engines to measure; all that are built in, unless given
     #[arg(long, global = true, value_enum)]
     pub engine: Vec<Kind>,
-    /// Runs of each engine [default: 3 for kv, 1 otherwise]
+    /// Runs of each engine [default: 3 for kv, synced, ycsb, reopen and limits, 1 otherwise]
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: Option<u32>,
     /// What is timed, percentiles and threads apart; `cpu` for machines that are busy, on Unix
@@ -64,6 +70,11 @@ pub enum Command {
     Scale(scale::Arguments),
     Job(job::Arguments),
     Kv(kv::Arguments),
+    Synced(synced::Arguments),
+    Ycsb(ycsb::Arguments),
+    Reopen(reopen::Arguments),
+    Limits(limits::Arguments),
+    Report(publish::Arguments),
 }
 
 /// Parses `5M`, `20k` and `100`.

@@ -3,19 +3,32 @@
 
 use std::fs;
 use std::io::{IsTerminal, stderr};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Result;
 use crate::clock::Time;
+use crate::data::{Values, random_key};
 use crate::engines::{Engine, Kind, Setup};
 use crate::report::Measure;
 
 /// Operations between two looks at the progress bar.
 const STRIDE: u64 = 1024;
+
+/// Of operations that take less than this, a look at the clock would be a part.
+const CLOCK_IS_CHEAP: Duration = Duration::from_micros(2);
+
+/// Every so many of those have their latency taken; a prime, so that no rhythm of the
+/// engine's is met again and again.
+const SAMPLED: u64 = 7;
+
+/// Entries of a commit where commits are not what is measured.
+const FILL_ENTRIES: u64 = 100;
 
 /// A run in progress.
 #[derive(Debug)]
@@ -72,6 +85,11 @@ impl Bench {
         kind.ok_or_else(|| format!("no such engine: {}", self.subject))?.open(setup)
     }
 
+    /// The directory of this run, which is there and empty at its beginning.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Removes a database that is closed, to have its space for the next.
     pub fn remove(&self, setup: &Setup) -> Result<()> {
         Ok(fs::remove_dir_all(&setup.directory)?)
@@ -79,15 +97,17 @@ impl Bench {
 
     /// Notes a figure.
     pub fn note(&mut self, name: impl Into<String>, unit: &str, value: f64) {
-        self.measures.push(Measure { name: name.into(), unit: unit.to_owned(), value });
+        self.measures.push(Measure::new(name, unit, value));
     }
 
-    /// Notes percentiles of nanoseconds, in microseconds.
-    pub fn note_latency(&mut self, name: &str, histogram: &Histogram<u64>) {
-        for (label, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-            self.note(format!("{name} {label}"), "us", histogram.value_at_quantile(quantile) as f64 / 1e3);
-        }
-        self.note(format!("{name} max"), "us", histogram.max() as f64 / 1e3);
+    /// Notes a figure of operations with these latencies.
+    pub fn note_with(&mut self, name: impl Into<String>, unit: &str, value: f64, latencies: &Histogram<u64>) {
+        self.measures.push(Measure::new(name, unit, value).with(latencies));
+    }
+
+    /// Notes latencies, in nanoseconds, and their mean.
+    pub fn note_latency(&mut self, name: &str, latencies: &Histogram<u64>) {
+        self.note_with(name, "us", latencies.mean() / 1e3, latencies);
     }
 
     /// Does `operation` with the numbers below `count`; the time that it took.
@@ -110,10 +130,70 @@ impl Bench {
         Ok(spent)
     }
 
-    /// The same, and notes the nanoseconds per operation under the phase's name.
-    pub fn timed(&mut self, phase: &str, count: u64, operation: impl FnMut(u64) -> Result<()>) -> Result<()> {
-        let spent = self.each(phase, count, operation)?;
-        self.note(phase, "ns", nanos_each(spent, count));
+    /// The same, and notes the nanoseconds per operation under the phase's name, and
+    /// latencies: of all operations, or of a sample where they are short.
+    pub fn timed(
+        &mut self,
+        phase: &str,
+        count: u64,
+        mut operation: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let (mut latencies, mut every, begin) = (histogram()?, SAMPLED, Instant::now());
+        let spent = self.each(phase, count, |number| {
+            if number == STRIDE && begin.elapsed() > CLOCK_IS_CHEAP * STRIDE as u32 {
+                every = 1;
+            }
+            if number % every != 0 {
+                return operation(number);
+            }
+            let start = Instant::now();
+            operation(number)?;
+            Ok(latencies.record(nanos(start.elapsed()))?)
+        })?;
+        self.note_with(phase, "ns", nanos_each(spent, count), &latencies);
+        Ok(())
+    }
+
+    /// Does `operation` `count` times on each of so many threads, with the thread's and
+    /// the operation's number; notes the nanoseconds that pass per operation of all
+    /// threads, and latencies.
+    pub fn timed_on_threads<Operation: FnMut(u64) -> Result<()>>(
+        &mut self,
+        name: &str,
+        threads: u64,
+        count: u64,
+        make: impl Fn(u64) -> Operation + Sync,
+    ) -> Result<()> {
+        let progress = self.progress(name, 1);
+        let barrier = Barrier::new(threads as usize);
+        let work = |thread| {
+            let (mut operation, mut latencies) = (make(thread), histogram()?);
+            barrier.wait();
+            let begin = Instant::now();
+            for number in 0..count {
+                let start = Instant::now();
+                operation(number)?;
+                latencies.record(nanos(start.elapsed()))?;
+            }
+            Ok((begin, Instant::now(), latencies))
+        };
+        let outcomes: Vec<Result<_>> = thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+            running.into_iter().map(|thread| thread.join().expect("a thread's panic is ours")).collect()
+        });
+        let (mut all, mut begins, mut ends) = (histogram()?, Vec::new(), Vec::new());
+        for outcome in outcomes {
+            let (begin, end, latencies) = outcome?;
+            begins.push(begin);
+            ends.push(end);
+            all.add(latencies)?;
+        }
+        progress.finish_and_clear();
+        let spent = match (begins.iter().min(), ends.iter().max()) {
+            (Some(begin), Some(end)) => *end - *begin,
+            _ => Duration::ZERO,
+        };
+        self.note_with(name, "ns", nanos_each(spent, threads * count), &all);
         Ok(())
     }
 
@@ -147,6 +227,19 @@ impl Bench {
     }
 }
 
+/// Puts the first `entries` entries in random order, where that is not what is measured:
+/// in commits of many, as some engines take long for each.
+pub fn fill_by_batches(bench: &Bench, engine: &dyn Engine, entries: u64, value_bytes: usize) -> Result<()> {
+    let mut values = Values::new(value_bytes);
+    bench.each("fill", entries.div_ceil(FILL_ENTRIES), |batch| {
+        let numbers = batch * FILL_ENTRIES..entries.min((batch + 1) * FILL_ENTRIES);
+        let pairs: Vec<_> =
+            numbers.map(random_key).map(|key| (key.to_vec(), values.of(&key, 0).to_vec())).collect();
+        engine.batch(&pairs)
+    })?;
+    Ok(())
+}
+
 /// Nanoseconds for each of `count`.
 pub fn nanos_each(spent: Duration, count: u64) -> f64 {
     spent.as_nanos() as f64 / count.max(1) as f64
@@ -165,4 +258,9 @@ pub fn nanos(time: Duration) -> u64 {
 /// Fails the run with what is wrong unless `right`.
 pub fn check(right: bool, wrong: impl FnOnce() -> String) -> Result<()> {
     if right { Ok(()) } else { Err(wrong().into()) }
+}
+
+/// What an engine tells, or that it does not.
+pub fn known<T>(told: Option<T>) -> Result<T> {
+    told.ok_or_else(|| "the engine does not tell what is measured here".into())
 }

@@ -1,14 +1,24 @@
 //! The engines under test, behind one small trait.
 //!
 //! Every engine gets the same keys, values and order from the benchmarks, and what
-//! [`Setup`] says. All of them compress with a fast LZ codec (Snappy in Duramen,
-//! LZ4 in RocksDB), have filters of 10 bits per key, and write ahead without
-//! syncing. What remains are their defaults.
+//! [`Setup`] says. All that compress do so with a fast LZ codec (Snappy in Duramen,
+//! LZ4 in RocksDB and fjall); all that have filters have 10 bits per key. Writes are
+//! handed to the system without a sync, or each commit is synced, as `Setup` says.
+//! What remains are their defaults; where one of them cannot be asked for the same,
+//! its file says what is done instead.
 
+#[cfg(feature = "fjall")]
+mod fjall;
+#[cfg(feature = "lmdb")]
+mod lmdb;
 mod native;
+#[cfg(feature = "redb")]
+mod redb;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 mod sandbox;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,11 +36,33 @@ pub enum Kind {
     Sandbox,
     /// RocksDB
     Rocksdb,
+    /// fjall
+    Fjall,
+    /// redb
+    Redb,
+    /// SQLite
+    Sqlite,
+    /// LMDB
+    Lmdb,
+    /// No engine: what the machine can do
+    Machine,
 }
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Kind; 3] = [Kind::Native, Kind::Sandbox, Kind::Rocksdb];
+    pub const ALL: [Kind; 8] = {
+        use Kind::*;
+        [Native, Sandbox, Rocksdb, Fjall, Redb, Sqlite, Lmdb, Machine]
+    };
+
+    /// All that are engines.
+    pub const ENGINES: [Kind; 7] = {
+        use Kind::*;
+        [Native, Sandbox, Rocksdb, Fjall, Redb, Sqlite, Lmdb]
+    };
+
+    /// Those that tell which sorted runs they have.
+    pub const WITH_RUNS: [Kind; 3] = [Kind::Native, Kind::Sandbox, Kind::Rocksdb];
 
     /// Its name in tables and files.
     pub fn name(self) -> &'static str {
@@ -38,6 +70,11 @@ impl Kind {
             Kind::Native => "duramen",
             Kind::Sandbox => "sandbox",
             Kind::Rocksdb => "rocksdb",
+            Kind::Fjall => "fjall",
+            Kind::Redb => "redb",
+            Kind::Sqlite => "sqlite",
+            Kind::Lmdb => "lmdb",
+            Kind::Machine => "machine",
         }
     }
 
@@ -45,6 +82,38 @@ impl Kind {
     pub fn missing_feature(self) -> Option<&'static str> {
         match self {
             Kind::Rocksdb if cfg!(not(feature = "rocksdb")) => Some("rocksdb"),
+            Kind::Fjall if cfg!(not(feature = "fjall")) => Some("peers"),
+            Kind::Redb if cfg!(not(feature = "redb")) => Some("peers"),
+            Kind::Sqlite if cfg!(not(feature = "sqlite")) => Some("peers"),
+            Kind::Lmdb if cfg!(not(feature = "lmdb")) => Some("peers"),
+            _ => None,
+        }
+    }
+
+    /// The packages that it is built from, by their names in the lock file.
+    pub fn packages(self) -> &'static [&'static str] {
+        match self {
+            Kind::Native => &["duramen"],
+            Kind::Sandbox => &["duramen", "wasmtime"],
+            Kind::Rocksdb => &["rocksdb", "librocksdb-sys"],
+            Kind::Fjall => &["fjall", "lsm-tree"],
+            Kind::Redb => &["redb"],
+            Kind::Sqlite => &["rusqlite", "libsqlite3-sys"],
+            Kind::Lmdb => &["heed", "lmdb-master-sys"],
+            Kind::Machine => &[],
+        }
+    }
+
+    /// What the C library behind such a package calls itself.
+    pub fn library(self) -> Option<String> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Kind::Sqlite => Some(format!("SQLite {}", rusqlite::version())),
+            #[cfg(feature = "lmdb")]
+            Kind::Lmdb => {
+                let version = heed::lmdb_version();
+                Some(format!("LMDB {}.{}.{}", version.major, version.minor, version.patch))
+            }
             _ => None,
         }
     }
@@ -56,8 +125,16 @@ impl Kind {
             Kind::Sandbox => sandbox::open(setup),
             #[cfg(feature = "rocksdb")]
             Kind::Rocksdb => rocks::open(setup),
-            #[cfg(not(feature = "rocksdb"))]
-            Kind::Rocksdb => Err("RocksDB is not built in".into()),
+            #[cfg(feature = "fjall")]
+            Kind::Fjall => fjall::open(setup),
+            #[cfg(feature = "redb")]
+            Kind::Redb => redb::open(setup),
+            #[cfg(feature = "sqlite")]
+            Kind::Sqlite => sqlite::open(setup),
+            #[cfg(feature = "lmdb")]
+            Kind::Lmdb => lmdb::open(setup),
+            #[allow(unreachable_patterns, reason = "with all features, the machine alone is left")]
+            _ => Err(format!("{} is not an engine that is built in", self.name()).into()),
         }
     }
 }
@@ -72,6 +149,8 @@ pub struct Setup {
     pub write_buffer_bytes: usize,
     /// Bytes of cache. Default: 256 MiB.
     pub cache_bytes: usize,
+    /// Each commit is durable when it returns. Default: false, handed to the system.
+    pub synced: bool,
     /// Flushes and compactions begin by themselves. Default: true.
     pub automatic: bool,
     /// Milliseconds that an entry lives, by this clock.
@@ -87,12 +166,16 @@ impl Setup {
             directory,
             write_buffer_bytes: 64 << 20,
             cache_bytes: 256 << 20,
+            synced: false,
             automatic: true,
             ttl: None,
             options: options.to_vec(),
         }
     }
 }
+
+/// Shows a pair; false to stop.
+pub type Show<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
 
 /// An open database; dropping it closes it.
 pub trait Engine: Send + Sync {
@@ -108,32 +191,46 @@ pub trait Engine: Send + Sync {
     /// Shows the value of `key`; false if there is none.
     fn get(&self, key: &[u8], show: &mut dyn FnMut(&[u8])) -> Result<bool>;
 
-    /// Shows the pairs from `start` on and below `end`, until told to stop with
-    /// false.
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        show: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<()>;
+    /// Shows the values of those of `keys` that have one, each with its index, all
+    /// at one moment.
+    fn multi_get(&self, keys: &[&[u8]], show: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
 
-    /// Writes to SSTables what is in memory.
+    /// Shows the pairs from `start` on and below `end`, until told to stop.
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, show: Show<'_>) -> Result<()>;
+
+    /// Shows all pairs from the last on, until told to stop.
+    fn scan_back(&self, show: Show<'_>) -> Result<()>;
+
+    /// Makes all commits durable.
+    fn sync(&self) -> Result<()>;
+
+    /// Writes what is in memory, or in a log, to where it is read from for good.
     fn flush(&self) -> Result<()>;
 
     /// Merges everything into one sorted run.
-    fn compact(&self) -> Result<()>;
+    fn compact(&self) -> Result<()> {
+        Err("not an engine that compacts when it is told to".into())
+    }
 
     /// Flushes, and returns when no compaction is due any more.
     fn settle(&self) -> Result<()>;
 
-    /// Bytes of SSTables written since open by flushes, and by compactions.
-    fn written(&self) -> Result<Written>;
+    /// Bytes of SSTables written since open by flushes, and by compactions; `None`
+    /// if it does not tell.
+    fn written(&self) -> Result<Option<Written>> {
+        Ok(None)
+    }
 
-    /// How many sorted runs there are now; cheap.
-    fn run_count(&self) -> Result<usize>;
+    /// How many sorted runs there are now; cheap. `None` if it does not tell.
+    fn run_count(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
 
-    /// The sorted runs there are, as key ranges of their files, once it is settled.
-    fn runs(&self) -> Result<Vec<Run>>;
+    /// The sorted runs there are, as key ranges of their files, once it is settled;
+    /// `None` if it does not tell.
+    fn runs(&self) -> Result<Option<Vec<Run>>> {
+        Ok(None)
+    }
 }
 
 /// Bytes of SSTables written.
@@ -168,6 +265,13 @@ impl Run {
     pub fn may_hold(&self, key: &[u8]) -> bool {
         let index = self.files.partition_point(|file| file.key_max.as_slice() < key);
         self.files.get(index).is_some_and(|file| file.key_min.as_slice() <= key)
+    }
+}
+
+impl Written {
+    /// By both.
+    pub fn bytes(self) -> u64 {
+        self.flush_bytes + self.compaction_bytes
     }
 }
 

@@ -60,7 +60,7 @@ fn put(bench: &mut Bench, arguments: &Arguments, load: &Load) -> Result<()> {
         engine.put(&key, values.of(&key, 0))
     })?;
     bench.step("settle", || engine.settle())?;
-    let before = engine.written()?.compaction_bytes;
+    let before = engine.written()?;
     let (mut times, mut random, mut done) = (histogram()?, Random::new(1), 0_u64);
     let time = Duration::from_secs(arguments.seconds);
     let start = Instant::now();
@@ -82,8 +82,10 @@ fn put(bench: &mut Bench, arguments: &Arguments, load: &Load) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     bench.note_latency(load.name, &times);
     bench.note(format!("{}: puts", load.name), "k/s", done as f64 / seconds / 1e3);
-    let compacted = (engine.written()?.compaction_bytes - before) as f64;
-    bench.note(format!("{}: compaction", load.name), "MB/s", compacted / seconds / 1e6);
+    if let (Some(before), Some(after)) = (before, engine.written()?) {
+        let compacted = (after.compaction_bytes - before.compaction_bytes) as f64;
+        bench.note(format!("{}: compaction", load.name), "MB/s", compacted / seconds / 1e6);
+    }
     drop(engine);
     bench.remove(&setup)
 }

@@ -12,23 +12,35 @@ mod engines;
 mod job;
 mod kv;
 mod latency;
+mod limits;
 mod memtable;
+mod page;
+mod publish;
 mod queue;
+mod reopen;
 mod report;
+mod results;
 mod scale;
+#[cfg(test)]
+mod smoke;
+mod synced;
+mod system;
+mod targets;
 mod ttl;
+mod ycsb;
+mod zipf;
 
-use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use clap::{CommandFactory, Parser};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use args::{Arguments, Command};
 use bench::Bench;
 use clock::Time;
 use engines::Kind;
 use report::{Measure, Report};
+use results::Results;
 
 /// Whatever goes wrong ends a run.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -40,6 +52,7 @@ fn main() -> ExitCode {
             list();
             Ok(())
         }
+        (Some(Command::Report(report)), _) => publish::run(&arguments.directory, report),
         (Some(command), Some(subject)) => measure(&arguments, command, subject),
         (Some(command), None) => compare(&arguments, command),
     };
@@ -79,6 +92,11 @@ impl Command {
             Command::Scale(_) => "scale",
             Command::Job(_) => "job",
             Command::Kv(_) => "kv",
+            Command::Synced(_) => "synced",
+            Command::Ycsb(_) => "ycsb",
+            Command::Reopen(_) => "reopen",
+            Command::Limits(_) => "limits",
+            Command::Report(_) => "report",
         }
     }
 
@@ -92,6 +110,11 @@ impl Command {
             Command::Scale(arguments) => scale::run(bench, arguments),
             Command::Job(arguments) => job::run(bench, arguments),
             Command::Kv(arguments) => kv::run(bench, arguments),
+            Command::Synced(arguments) => synced::run(bench, arguments),
+            Command::Ycsb(arguments) => ycsb::run(bench, arguments),
+            Command::Reopen(arguments) => reopen::run(bench, arguments),
+            Command::Limits(arguments) => limits::run(bench, arguments),
+            Command::Report(_) => Err("a report is not measured".into()),
         }
     }
 
@@ -99,12 +122,33 @@ impl Command {
     fn engines(&self) -> &'static [Kind] {
         match self {
             Command::Ttl(_) => &[Kind::Native],
-            _ => &Kind::ALL,
+            Command::Limits(_) => &[Kind::Machine],
+            Command::Synced(_) => &Kind::ALL,
+            Command::Job(_) | Command::Amplification(_) => &Kind::WITH_RUNS,
+            _ => &Kind::ENGINES,
         }
     }
 
     fn runs(&self) -> u32 {
-        if matches!(self, Command::Kv(_)) { 3 } else { 1 }
+        match self {
+            Command::Memtable(_) | Command::Amplification(_) | Command::Queue(_) | Command::Ttl(_) => 1,
+            Command::Latency(_) | Command::Scale(_) | Command::Job(_) | Command::Report(_) => 1,
+            Command::Kv(_) | Command::Synced(_) | Command::Ycsb(_) => 3,
+            Command::Reopen(_) | Command::Limits(_) => 3,
+        }
+    }
+
+    /// What its results are kept under: values of another length do not replace the
+    /// usual ones.
+    fn results_name(&self) -> String {
+        let value_bytes = match self {
+            Command::Kv(arguments) => arguments.value_bytes,
+            Command::Synced(arguments) => arguments.value_bytes,
+            Command::Ycsb(arguments) => arguments.value_bytes,
+            Command::Reopen(arguments) => arguments.value_bytes,
+            _ => return self.name().to_owned(),
+        };
+        if value_bytes == 100 { self.name().to_owned() } else { format!("{}-{value_bytes}", self.name()) }
     }
 }
 
@@ -128,15 +172,29 @@ fn compare(arguments: &Arguments, command: &Command) -> Result<()> {
         _ => (engines(arguments, command)?, Kind::Rocksdb.name()),
     };
     let mut report = Report::new(subjects.clone(), baseline);
+    let mut failures = Vec::new();
     let runs = arguments.runs.unwrap_or(command.runs());
     for run in 1..=runs {
-        for (index, subject) in subjects.iter().enumerate() {
+        // Each run begins with another subject, so that none always has the machine as
+        // the same one has left it.
+        for turn in 0..subjects.len() {
+            let index = (turn + run as usize - 1) % subjects.len();
+            let subject = &subjects[index];
             eprintln!("{}: {subject}, run {run} of {runs}", command.name());
-            report.add(index, run_process(subject)?);
+            // The others go on; what failed is said at the end again.
+            match run_process(subject) {
+                Ok(measures) => report.add(index, measures),
+                Err(error) => {
+                    eprintln!("{error}");
+                    failures.push(format!("{subject} in run {run}"));
+                }
+            }
         }
     }
     print!("\n{}", report.table());
-    save(arguments, command, &report)
+    let results = Results::measured(command.results_name(), &arguments.directory, report);
+    println!("\nEvery run is in {}", results.save(&arguments.directory)?.display());
+    if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", ")).into()) }
 }
 
 /// The engines that were asked for, or all that can take part.
@@ -169,18 +227,4 @@ fn run_process(subject: &str) -> Result<Vec<Measure>> {
     }
     let json: Value = serde_json::from_slice(&output.stdout)?;
     json.as_array().ok_or("a run measured nothing")?.iter().map(Measure::from_json).collect()
-}
-
-fn save(arguments: &Arguments, command: &Command, report: &Report) -> Result<()> {
-    let json = json!({
-        "benchmark": command.name(),
-        "arguments": std::env::args().skip(1).collect::<Vec<_>>(),
-        "processors": std::thread::available_parallelism().map_or(1, usize::from),
-        "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        "measures": report.to_json(),
-    });
-    let path: &Path = &arguments.directory.join(command.name()).with_extension("json");
-    std::fs::write(path, serde_json::to_string_pretty(&json)? + "\n")?;
-    println!("\nEvery run is in {}", path.display());
-    Ok(())
 }

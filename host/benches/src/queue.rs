@@ -66,12 +66,15 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
         let p99 = times.value_at_quantile(0.99) as f64 / 1e3;
         bench.note(format!("head scan p99, part {} of {PARTS}", part + 1), "us", p99);
     }
-    let written = engine.written()?;
     let put = ((KEY_BYTES + arguments.value_bytes) as u64 * (rounds + arguments.length)) as f64;
-    bench.note("write amplification", "", (written.flush_bytes + written.compaction_bytes) as f64 / put);
+    if let Some(written) = engine.written()? {
+        bench.note("write amplification", "", written.bytes() as f64 / put);
+    }
     bench.step("settle", || engine.settle())?;
     let live = (KEY_BYTES + arguments.value_bytes) as u64 * arguments.length;
-    bench.note("space over live bytes, settled", "", bytes(&engine.runs()?) as f64 / live as f64);
+    if let Some(runs) = engine.runs()? {
+        bench.note("space over live bytes, settled", "", bytes(&runs) as f64 / live as f64);
+    }
     let time = scan_head(engine, rounds, arguments.length)?;
     bench.note("first head scan, settled", "us", nanos(time) as f64 / 1e3);
     Ok(())

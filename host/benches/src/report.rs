@@ -1,10 +1,18 @@
-//! What was measured: as a table for people, as JSON for programs.
+//! What was measured: as a table for people, as JSON for programs and back.
 
 use std::fmt::Write as _;
 
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::Result;
+
+/// What is told of latencies, each with its quantile.
+pub const PERCENTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+/// [`PERCENTILES`], in microseconds.
+pub type Latencies = [f64; PERCENTILES.len()];
 
 /// One figure of one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,12 +23,25 @@ pub struct Measure {
     pub unit: String,
     /// How much.
     pub value: f64,
+    /// Of the operations, where they were taken.
+    pub latencies: Option<Latencies>,
 }
 
 impl Measure {
+    /// A figure alone.
+    pub fn new(name: impl Into<String>, unit: &str, value: f64) -> Self {
+        Measure { name: name.into(), unit: unit.to_owned(), value, latencies: None }
+    }
+
+    /// With these latencies, in nanoseconds.
+    pub fn with(self, latencies: &Histogram<u64>) -> Self {
+        let micros = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+        Measure { latencies: Some(PERCENTILES.map(|(_, quantile)| micros(quantile))), ..self }
+    }
+
     /// For the process that asked for it.
     pub fn to_json(&self) -> Value {
-        json!({"name": self.name, "unit": self.unit, "value": self.value})
+        json!({"name": self.name, "unit": self.unit, "value": self.value, "latencies": self.latencies})
     }
 
     /// Reads the same.
@@ -30,12 +51,16 @@ impl Measure {
         let (Some(name), Some(unit), Some(value)) = parts else {
             return Err(format!("not a measure: {json}").into());
         };
-        Ok(Measure { name, unit, value })
+        let latencies = json["latencies"].as_array().and_then(|values| {
+            let values: Vec<f64> = values.iter().filter_map(Value::as_f64).collect();
+            values.try_into().ok()
+        });
+        Ok(Measure { name, unit, value, latencies })
     }
 }
 
 /// Figures of several subjects, each from some runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     subjects: Vec<String>,
     /// The subject that others are compared with.
@@ -43,12 +68,46 @@ pub struct Report {
     rows: Vec<Row>,
 }
 
-#[derive(Debug)]
-struct Row {
-    name: String,
-    unit: String,
-    /// For each subject, the value of each run.
-    values: Vec<Vec<f64>>,
+/// A figure of all subjects.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// In what.
+    pub unit: String,
+    /// Of each subject.
+    pub cells: Vec<Cell>,
+}
+
+/// A figure of one subject.
+#[derive(Clone, Debug, Default)]
+pub struct Cell {
+    /// The value of each run.
+    values: Vec<f64>,
+    latencies: Vec<Latencies>,
+}
+
+impl Cell {
+    /// The value in the middle; `None` without a run.
+    pub fn median(&self) -> Option<f64> {
+        median(&self.values)
+    }
+
+    /// The median of each percentile.
+    pub fn latencies(&self) -> Option<Latencies> {
+        let of = |index| median(&self.latencies.iter().map(|run: &Latencies| run[index]).collect::<Vec<_>>());
+        of(0)?;
+        Some(std::array::from_fn(|index| of(index).unwrap_or(f64::NAN)))
+    }
+
+    /// Half of what lies between the least and the greatest run, in percent of the
+    /// median; `None` if there are no two runs.
+    fn spread(&self) -> Option<f64> {
+        let least = self.values.iter().copied().reduce(f64::min)?;
+        let greatest = self.values.iter().copied().reduce(f64::max)?;
+        let median = self.median().filter(|median| *median > 0.0 && self.values.len() > 1)?;
+        Some((greatest - least) / 2.0 / median * 100.0)
+    }
 }
 
 impl Report {
@@ -62,59 +121,140 @@ impl Report {
     /// comes after the one that they measured before.
     pub fn add(&mut self, subject: usize, measures: Vec<Measure>) {
         let mut next = 0;
-        for Measure { name, unit, value } in measures {
+        for Measure { name, unit, value, latencies } in measures {
             let row = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
-                self.rows.insert(next, Row { name, unit, values: vec![Vec::new(); self.subjects.len()] });
+                self.rows.insert(next, Row { name, unit, cells: vec![Cell::default(); self.subjects.len()] });
                 next
             });
-            self.rows[row].values[subject].push(value);
+            let cell = &mut self.rows[row].cells[subject];
+            cell.values.push(value);
+            cell.latencies.extend(latencies);
             next = row + 1;
         }
     }
 
-    /// The medians, in columns.
-    pub fn table(&self) -> String {
-        let mut lines = vec![self.header()];
-        lines.extend(self.rows.iter().map(|row| self.line(row)));
-        aligned(&lines)
+    /// What was compared.
+    pub fn subjects(&self) -> &[String] {
+        &self.subjects
     }
 
-    fn header(&self) -> Vec<String> {
-        ["".to_owned(), "unit".to_owned()].into_iter().chain(self.subjects.iter().cloned()).collect()
+    /// The index of the subject that others are compared with.
+    pub fn baseline(&self) -> Option<usize> {
+        self.baseline
+    }
+
+    /// All figures.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The median of a figure of a subject.
+    pub fn median(&self, row: &str, subject: &str) -> Option<f64> {
+        let subject = self.subjects.iter().position(|name| name == subject)?;
+        self.rows.iter().find(|candidate| candidate.name == row)?.cells[subject].median()
+    }
+
+    /// The medians, in columns for a terminal, and below them the latencies.
+    pub fn table(&self) -> String {
+        let (figures, latencies) = (aligned(&self.figures()), self.latencies());
+        if latencies.len() < 2 { figures } else { format!("{figures}\n{}", aligned(&latencies)) }
+    }
+
+    /// A header and the medians, with spread and ratio to the baseline.
+    pub fn figures(&self) -> Vec<Vec<String>> {
+        let mut lines = vec![self.header("", "unit")];
+        lines.extend(self.rows.iter().map(|row| self.line(row)));
+        lines
+    }
+
+    /// A header and the latencies of every row that has any, in microseconds.
+    pub fn latencies(&self) -> Vec<Vec<String>> {
+        let mut lines = vec![self.header("latency, us", "")];
+        for row in &self.rows {
+            let cells: Vec<_> = row.cells.iter().map(Cell::latencies).collect();
+            if cells.iter().all(Option::is_none) {
+                continue;
+            }
+            for (index, (label, _)) in PERCENTILES.iter().enumerate() {
+                let values = cells.iter().map(|cell| cell.map_or("-".to_owned(), |cell| shown(cell[index])));
+                lines.push([row.name.clone(), (*label).to_owned()].into_iter().chain(values).collect());
+            }
+        }
+        lines
+    }
+
+    fn header(&self, first: &str, second: &str) -> Vec<String> {
+        [first.to_owned(), second.to_owned()].into_iter().chain(self.subjects.iter().cloned()).collect()
     }
 
     fn line(&self, row: &Row) -> Vec<String> {
-        let base = self.baseline.and_then(|index| median(&row.values[index]));
-        let cells = row.values.iter().enumerate().map(|(index, values)| {
-            let Some(value) = median(values) else { return "-".to_owned() };
-            match base {
-                Some(base) if Some(index) != self.baseline && base > 0.0 => {
-                    format!("{} ({}x)", shown(value), shown(value / base))
-                }
-                _ => shown(value),
+        let base = self.baseline.and_then(|index| row.cells[index].median());
+        let cells = row.cells.iter().enumerate().map(|(index, cell)| {
+            let Some(value) = cell.median() else { return "-".to_owned() };
+            let mut text = shown(value);
+            if let Some(spread) = cell.spread() {
+                let _ = write!(text, " ±{spread:.0}%");
             }
+            if let Some(base) = base
+                && Some(index) != self.baseline
+                && base > 0.0
+            {
+                let _ = write!(text, " ({}x)", shown(value / base));
+            }
+            text
         });
         [row.name.clone(), row.unit.clone()].into_iter().chain(cells).collect()
     }
 
-    /// Medians and the values of all runs.
+    /// Subjects, and of each figure the medians and the values of all runs.
     pub fn to_json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
-            let subjects: Map<String, Value> = (self.subjects.iter().zip(&row.values))
-                .filter_map(|(subject, values)| {
-                    Some((subject.clone(), json!({"median": median(values)?, "runs": values})))
+            let subjects: Map<String, Value> = (self.subjects.iter().zip(&row.cells))
+                .filter_map(|(subject, cell)| {
+                    let mut json = json!({"median": cell.median()?, "runs": cell.values});
+                    if !cell.latencies.is_empty() {
+                        json["latencies_us"] = json!(cell.latencies);
+                    }
+                    Some((subject.clone(), json))
                 })
                 .collect();
             json!({"name": row.name, "unit": row.unit, "values": subjects})
         });
-        Value::Array(rows.collect())
+        json!({"subjects": self.subjects, "rows": Value::Array(rows.collect())})
+    }
+
+    /// Reads the same, to be compared with `baseline`.
+    pub fn from_json(json: &Value, baseline: &str) -> Result<Report> {
+        let list = |json: &Value| json.as_array().cloned().unwrap_or_default();
+        let texts = |json: &Value| json.as_str().unwrap_or_default().to_owned();
+        let numbers = |json: &Value| list(json).iter().filter_map(Value::as_f64).collect::<Vec<f64>>();
+        let subjects: Vec<String> = list(&json["subjects"]).iter().map(texts).collect();
+        if subjects.is_empty() {
+            return Err("not the results of a benchmark".into());
+        }
+        let mut report = Report::new(subjects, baseline);
+        for row in list(&json["rows"]) {
+            let cells = report.subjects.iter().map(|subject| {
+                let cell = &row["values"][subject];
+                let latencies = list(&cell["latencies_us"]);
+                Cell {
+                    values: numbers(&cell["runs"]),
+                    latencies: latencies.iter().filter_map(|run| numbers(run).try_into().ok()).collect(),
+                }
+            });
+            let cells = cells.collect();
+            report.rows.push(Row { name: texts(&row["name"]), unit: texts(&row["unit"]), cells });
+        }
+        Ok(report)
     }
 }
 
 /// The first column to the left, the others to the right.
 fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.len()).max();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+    };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for line in lines {
@@ -138,8 +278,24 @@ fn median(values: &[f64]) -> Option<f64> {
     Some((sorted[middle / 2] + sorted[middle.div_ceil(2)]) / 2.0)
 }
 
+/// The same as a table in Markdown, the first line its header; all columns to the left
+/// but those of `numbers`.
+pub fn markdown(lines: &[Vec<String>], numbers: bool) -> String {
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        let cells: Vec<String> = line.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+        if number == 0 {
+            let rule = |column| if numbers && column > 0 { "---:" } else { "---" };
+            let rules: Vec<&str> = (0..line.len()).map(rule).collect();
+            let _ = writeln!(text, "| {} |", rules.join(" | "));
+        }
+    }
+    text
+}
+
 /// About three digits, and all of whole thousands.
-fn shown(value: f64) -> String {
+pub fn shown(value: f64) -> String {
     match value {
         _ if value == 0.0 => "0".to_owned(),
         value if value.abs() < 10.0 => format!("{value:.2}"),
@@ -165,33 +321,60 @@ mod tests {
     use super::*;
 
     fn measure(value: f64) -> Measure {
-        Measure { name: "put".into(), unit: "ns".into(), value }
+        Measure::new("put", "ns", value)
     }
 
     #[test]
     fn measures_cross_processes() {
-        assert_eq!(Measure::from_json(&measure(1.5).to_json()).unwrap(), measure(1.5));
+        let mut histogram = Histogram::new(3).unwrap();
+        histogram.record(2000).unwrap();
+        for measure in [measure(1.5), measure(2.5).with(&histogram)] {
+            assert_eq!(Measure::from_json(&measure.to_json()).unwrap(), measure);
+        }
+        assert_eq!(measure(1.0).with(&histogram).latencies, Some([2.0; 5]));
         assert!(Measure::from_json(&json!({"name": "put", "unit": "ns"})).is_err());
+    }
+
+    fn report() -> Report {
+        let mut report = Report::new(vec!["ours".into(), "theirs".into(), "idle".into()], "theirs");
+        for value in [3000.0, 1000.0, 2000.0] {
+            let latencies = Some([value, value, value, value, 2.0 * value]);
+            report.add(0, vec![Measure { latencies, ..measure(value) }]);
+        }
+        report.add(1, vec![measure(400.0)]);
+        report.add(1, vec![measure(600.0)]);
+        report
     }
 
     #[test]
     fn medians_stand_beside_ratios_to_the_baseline() {
-        let mut report = Report::new(vec!["ours".into(), "theirs".into(), "idle".into()], "theirs");
-        for value in [3000.0, 1000.0, 2000.0] {
-            report.add(0, vec![measure(value)]);
-        }
-        report.add(1, vec![measure(400.0)]);
-        report.add(1, vec![measure(600.0)]);
-        let table = report.table();
-        let lines: Vec<&str> = table.lines().collect();
+        let text = aligned(&report().figures());
+        let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines,
-            ["     unit           ours  theirs  idle", "put    ns  2,000 (4.00x)     500     -"]
+            [
+                "     unit                ours    theirs  idle",
+                "put    ns  2,000 ±50% (4.00x)  500 ±20%     -"
+            ]
         );
-        let json = report.to_json();
-        assert_eq!(json[0]["values"]["ours"]["median"], 2000.0);
-        assert_eq!(json[0]["values"]["ours"]["runs"], json!([3000.0, 1000.0, 2000.0]));
-        assert_eq!(json[0]["values"].get("idle"), None);
+        assert_eq!(report().latencies()[5], ["put", "max", "4,000", "-", "-"]);
+        assert_eq!(report().median("put", "theirs"), Some(500.0));
+    }
+
+    #[test]
+    fn reports_are_read_as_they_were_written() {
+        let json = report().to_json();
+        let put = &json["rows"][0]["values"];
+        assert_eq!((&put["ours"]["median"], put.get("idle")), (&json!(2000.0), None));
+        let read = Report::from_json(&json, "theirs").unwrap();
+        assert_eq!((read.to_json(), read.table()), (json, report().table()));
+        assert!(Report::from_json(&json!([]), "theirs").is_err());
+    }
+
+    #[test]
+    fn cells_of_markdown_hold_their_bars() {
+        let lines = [vec!["a|b".to_owned(), "c".to_owned()], vec!["d".to_owned(), "e".to_owned()]];
+        assert_eq!(markdown(&lines, true), "| a\\|b | c |\n| --- | ---: |\n| d | e |\n");
     }
 
     #[test]

@@ -12,8 +12,9 @@ const HOT_KEYS: u64 = 20_000;
 /// Cache of the cold gets, in bytes: little of the data fits.
 const COLD_CACHE_BYTES: usize = 8 << 20;
 
-/// Gets of each kind.
-const READS: u64 = 200_000;
+/// Most gets of each kind, and most of a key on average.
+const READS_MAX: u64 = 200_000;
+const READS_OF_A_KEY: u64 = 10;
 
 /// Put, hot get and cold get as the database grows
 ///
@@ -72,12 +73,13 @@ fn at(bench: &mut Bench, entries: u64, value_bytes: usize) -> Result<[f64; 3]> {
 /// that are not timed.
 fn gets(bench: &Bench, engine: &dyn Engine, phase: &str, keys: u64, value_bytes: usize) -> Result<f64> {
     let (mut values, mut random) = (Values::new(value_bytes), Random::new(1));
+    let reads = READS_MAX.min(READS_OF_A_KEY * keys);
     let mut get = |_| {
         let key = random_key(random.below(keys));
         let mut right = false;
         engine.get(&key, &mut |value| right = value == values.of(&key, 0))?;
         check(right, || "an entry has not its value".to_owned())
     };
-    bench.each("warm up", READS, &mut get)?;
-    Ok(nanos_each(bench.each(phase, READS, &mut get)?, READS))
+    bench.each("warm up", reads, &mut get)?;
+    Ok(nanos_each(bench.each(phase, reads, &mut get)?, reads))
 }

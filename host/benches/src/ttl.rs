@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::args::count;
-use crate::bench::{Bench, check, nanos_each};
+use crate::bench::{Bench, check, known, nanos_each};
 use crate::clock::SimulatedClock;
 use crate::data::{KEY_BYTES, Values, begins_right, mix};
 use crate::engines::{Engine, bytes, files};
@@ -51,11 +51,11 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
         engine.put(&key, values.of(&key, 0))
     })?;
     bench.step("settle", || engine.settle())?;
-    let written = engine.written()?;
+    let written = known(engine.written()?)?;
     let pair_bytes = (KEY_BYTES + arguments.value_bytes) as f64;
-    let written = (written.flush_bytes + written.compaction_bytes) as f64;
-    bench.note("write amplification", "", written / (pair_bytes * arguments.entries as f64));
-    let runs = engine.runs()?;
+    let put = pair_bytes * arguments.entries as f64;
+    bench.note("write amplification", "", written.bytes() as f64 / put);
+    let runs = known(engine.runs()?)?;
     bench.note("space over live bytes, settled", "", bytes(&runs) as f64 / (pair_bytes * live as f64));
     bench.note("SST files, settled", "", files(&runs) as f64);
     let (rows, nanoseconds) = scan(bench, engine.as_ref())?;
@@ -63,7 +63,7 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
     bench.note("scan of the live, per row", "ns", nanoseconds);
     clock.set(START_MS + arguments.entries + live);
     bench.step("settle", || engine.settle())?;
-    let runs = engine.runs()?;
+    let runs = known(engine.runs()?)?;
     bench.note("SST bytes once all has expired, settled", "MB", bytes(&runs) as f64 / 1e6);
     let (rows, _) = scan(bench, engine.as_ref())?;
     check(rows == 0, || format!("{rows} entries live once all has expired"))

@@ -1,12 +1,13 @@
 //! Duramen in a WebAssembly sandbox.
 
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::PathBuf;
 
 use duramen::{Database, Durability, KeyspaceId, ScanRange, WriteBatch};
 use duramen_host::{Sandbox, SandboxOptions};
 
-use super::native::{keyspace_options, options, run_count, runs, settle, written};
-use super::{Engine, Run, Setup, Written};
+use super::native::{durability, keyspace_options, options, run_count, runs, settle, written};
+use super::{Engine, Run, Setup, Show, Written};
 use crate::Result;
 
 /// Bytes of the first page of a scan, which may be the only one; each is four
@@ -20,6 +21,7 @@ struct Sandboxed {
     sandbox: Sandbox,
     keyspace: KeyspaceId,
     directory: PathBuf,
+    durability: Durability,
 }
 
 /// Opens a database in a sandbox with the memory that its cache and its write
@@ -33,41 +35,14 @@ pub fn open(setup: &Setup) -> Result<Box<dyn Engine>> {
     let options = SandboxOptions { engine, memory_bytes_max: memory as u64, ..SandboxOptions::default() };
     let sandbox = Sandbox::open(&setup.directory, options)?;
     let keyspace = sandbox.create_keyspace_with("bench", &keyspace_options(setup))?;
-    Ok(Box::new(Sandboxed { sandbox, keyspace, directory: setup.directory.clone() }))
+    let (directory, durability) = (setup.directory.clone(), durability(setup));
+    Ok(Box::new(Sandboxed { sandbox, keyspace, directory, durability }))
 }
 
-impl Engine for Sandboxed {
-    fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        Ok(self.sandbox.put(self.keyspace, key, value, Durability::Buffered)?)
-    }
-
-    fn delete(&self, key: &[u8]) -> Result<()> {
-        Ok(self.sandbox.delete(self.keyspace, key, Durability::Buffered)?)
-    }
-
-    fn batch(&self, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
-        let mut batch = WriteBatch::new();
-        for (key, value) in pairs {
-            batch.put(self.keyspace, key, value);
-        }
-        Ok(self.sandbox.write(batch, Durability::Buffered)?)
-    }
-
-    fn get(&self, key: &[u8], show: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let value = self.sandbox.get(self.keyspace, key, None)?;
-        Ok(value.inspect(|value| show(value)).is_some())
-    }
-
-    fn scan(
-        &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        show: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<()> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let end = end.map_or(Unbounded, |end| Excluded(end.to_vec()));
-        let range = ScanRange { start: Included(start.to_vec()), end, reverse: false };
-        let mut scan = self.sandbox.scan(self.keyspace, &range, None)?;
+impl Sandboxed {
+    /// Shows the pairs of `range` until told to stop.
+    fn walk(&self, range: &ScanRange, show: Show<'_>) -> Result<()> {
+        let mut scan = self.sandbox.scan(self.keyspace, range, None)?;
         let mut page_bytes = FIRST_PAGE_BYTES;
         loop {
             let page = scan.next_page(page_bytes)?;
@@ -83,6 +58,49 @@ impl Engine for Sandboxed {
             page_bytes = (4 * page_bytes).min(PAGE_BYTES_MAX);
         }
     }
+}
+
+impl Engine for Sandboxed {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        Ok(self.sandbox.put(self.keyspace, key, value, self.durability)?)
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<()> {
+        Ok(self.sandbox.delete(self.keyspace, key, self.durability)?)
+    }
+
+    fn batch(&self, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        let mut batch = WriteBatch::new();
+        for (key, value) in pairs {
+            batch.put(self.keyspace, key, value);
+        }
+        Ok(self.sandbox.write(batch, self.durability)?)
+    }
+
+    fn get(&self, key: &[u8], show: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let value = self.sandbox.get(self.keyspace, key, None)?;
+        Ok(value.inspect(|value| show(value)).is_some())
+    }
+
+    fn multi_get(&self, keys: &[&[u8]], show: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+        for (index, value) in self.sandbox.multi_get(self.keyspace, keys, None)?.iter().enumerate() {
+            value.iter().for_each(|value| show(index, value));
+        }
+        Ok(())
+    }
+
+    fn scan(&self, start: &[u8], end: Option<&[u8]>, show: Show<'_>) -> Result<()> {
+        let end = end.map_or(Unbounded, |end| Excluded(end.to_vec()));
+        self.walk(&ScanRange { start: Included(start.to_vec()), end, reverse: false }, show)
+    }
+
+    fn scan_back(&self, show: Show<'_>) -> Result<()> {
+        self.walk(&ScanRange::all().reversed(), show)
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(self.sandbox.sync()?)
+    }
 
     fn flush(&self) -> Result<()> {
         Ok(self.sandbox.flush()?)
@@ -96,15 +114,15 @@ impl Engine for Sandboxed {
         Ok(settle(&self.sandbox)?)
     }
 
-    fn written(&self) -> Result<Written> {
-        Ok(written(&self.sandbox)?)
+    fn written(&self) -> Result<Option<Written>> {
+        Ok(Some(written(&self.sandbox)?))
     }
 
-    fn run_count(&self) -> Result<usize> {
-        Ok(run_count(&self.sandbox)?)
+    fn run_count(&self) -> Result<Option<usize>> {
+        Ok(Some(run_count(&self.sandbox)?))
     }
 
-    fn runs(&self) -> Result<Vec<Run>> {
-        runs(&self.directory)
+    fn runs(&self) -> Result<Option<Vec<Run>>> {
+        Ok(Some(runs(&self.directory)?))
     }
 }

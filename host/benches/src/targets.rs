@@ -1,0 +1,227 @@
+//! The ratios that Duramen is to reach, as data, and whether a run has reached them.
+
+use crate::engines::Kind;
+use crate::report::shown;
+use crate::results::Results;
+
+/// What is asked of a figure, of which less is better.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    /// So many times as good as the best of these.
+    Times(f64, &'static [Kind]),
+    /// So many times as good as its own figure of this name.
+    TimesOwn(f64, &'static str),
+    /// No more than this, in the figure's unit.
+    AtMost(f64),
+}
+
+/// A figure, and what is asked of it.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    benchmark: &'static str,
+    row: &'static str,
+    subject: Kind,
+    goal: Goal,
+}
+
+use Goal::{AtMost, Times, TimesOwn};
+use Kind::{Fjall, Lmdb, Machine, Native, Redb, Rocksdb, Sandbox, Sqlite};
+
+/// All peers.
+const PEERS: &[Kind] = &[Rocksdb, Fjall, Redb, Sqlite, Lmdb];
+/// Those that are log-structured merge trees.
+const LSM: &[Kind] = &[Rocksdb, Fjall];
+const ROCKS: &[Kind] = &[Rocksdb];
+
+/// Write buffer and cache of all benchmarks, and 48 MiB for all else.
+const MEMORY_MIB: f64 = 64.0 + 256.0 + 48.0;
+
+const fn target(benchmark: &'static str, row: &'static str, subject: Kind, goal: Goal) -> Target {
+    Target { benchmark, row, subject, goal }
+}
+
+#[rustfmt::skip]
+const TARGETS: &[Target] = &[
+    target("kv", "fillrandom", Native, Times(2.0, LSM)),
+    target("kv", "fillrandom", Sandbox, Times(0.8, ROCKS)),
+    target("kv", "batch of 100, per entry", Native, Times(2.0, ROCKS)),
+    target("kv", "batch of 100, per entry", Sandbox, Times(1.0, ROCKS)),
+    target("synced", "synced put, 1 thread", Native, Times(0.9, &[Machine])),
+    target("synced", "synced put, 1 thread", Native, Times(1.0, PEERS)),
+    target("synced", "synced put, 1 thread", Sandbox, Times(0.85, &[Machine])),
+    target("synced", "synced put, 16 threads", Native, TimesOwn(6.0, "synced put, 1 thread")),
+    target("kv", "get hot", Native, Times(4.0, ROCKS)),
+    target("kv", "get hot", Native, Times(1.0, &[Lmdb])),
+    target("kv", "get hot", Sandbox, Times(2.0, ROCKS)),
+    target("kv", "get cold", Native, Times(1.1, ROCKS)),
+    target("kv", "get cold", Sandbox, Times(0.3, ROCKS)),
+    target("kv", "get missing", Native, Times(1.0, PEERS)),
+    target("kv", "get missing", Sandbox, Times(0.5, &[Native])),
+    target("kv", "seek + 10", Native, Times(2.0, ROCKS)),
+    target("kv", "seek + 10", Sandbox, Times(1.0, ROCKS)),
+    target("kv", "range scan of 100", Native, Times(2.5, ROCKS)),
+    target("kv", "range scan of 100", Native, Times(1.0, &[Lmdb])),
+    target("kv", "range scan of 100", Sandbox, Times(1.0, ROCKS)),
+    target("kv", "full scan, per row", Native, Times(5.0, ROCKS)),
+    target("kv", "full scan, per row", Native, Times(2.0, &[Lmdb])),
+    target("kv", "full scan, per row", Native, AtMost(30.0)),
+    target("kv", "full scan, per row", Sandbox, Times(2.0, ROCKS)),
+    target("ycsb", "YCSB A, 1 thread", Native, Times(1.5, LSM)),
+    target("ycsb", "YCSB A, 1 thread", Sandbox, Times(0.7, LSM)),
+    target("ycsb", "YCSB B, 1 thread", Native, Times(1.5, LSM)),
+    target("ycsb", "YCSB B, 1 thread", Sandbox, Times(0.7, LSM)),
+    target("ycsb", "YCSB C, 1 thread", Native, Times(1.5, LSM)),
+    target("ycsb", "YCSB C, 1 thread", Sandbox, Times(0.7, LSM)),
+    target("ycsb", "YCSB E, 1 thread", Native, Times(1.5, LSM)),
+    target("ycsb", "YCSB E, 1 thread", Sandbox, Times(0.7, LSM)),
+    target("ycsb", "YCSB F, 1 thread", Native, Times(1.5, LSM)),
+    target("ycsb", "YCSB F, 1 thread", Sandbox, Times(0.7, LSM)),
+    target("ycsb", "YCSB C, 2 threads", Native, TimesOwn(1.8, "YCSB C, 1 thread")),
+    target("reopen", "reopen after a kill", Native, Times(3.0, LSM)),
+    target("reopen", "reopen after a kill", Sandbox, Times(1.0, LSM)),
+    target("kv", "space on disk", Native, Times(1.0, ROCKS)),
+    target("kv", "space on disk", Sandbox, Times(1.0, ROCKS)),
+    target("kv", "peak memory", Native, AtMost(MEMORY_MIB)),
+    target("kv", "peak memory", Sandbox, AtMost(MEMORY_MIB)),
+    target("scale", "put, largest over smallest", Native, AtMost(1.5)),
+    target("scale", "get hot, largest over smallest", Native, AtMost(1.5)),
+    target("scale", "get cold, largest over smallest", Native, AtMost(1.5)),
+    target("kv-16384", "fillrandom", Native, Times(1.0, ROCKS)),
+    target("kv-16384", "get hot", Native, Times(1.0, ROCKS)),
+    target("kv-16384", "get cold", Native, Times(1.0, ROCKS)),
+];
+
+/// What became of a target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The benchmark and its figure.
+    pub work: String,
+    /// Of whom it is asked.
+    pub subject: &'static str,
+    /// What is asked.
+    pub asked: String,
+    /// What was measured.
+    pub measured: Option<String>,
+    /// Whether that is enough.
+    pub met: Option<bool>,
+}
+
+impl Verdict {
+    /// For people.
+    pub fn word(&self) -> &'static str {
+        match self.met {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "not measured",
+        }
+    }
+}
+
+/// What became of every target.
+pub fn verdicts(all: &[Results]) -> Vec<Verdict> {
+    TARGETS.iter().map(|target| verdict(target, all)).collect()
+}
+
+fn verdict(target: &Target, all: &[Results]) -> Verdict {
+    let results = all.iter().find(|results| results.name == target.benchmark);
+    let median = |row, kind: Kind| results.and_then(|results| results.report.median(row, kind.name()));
+    let own = median(target.row, target.subject);
+    let times = |own: f64, other: Option<f64>| other.map(|other| other / own);
+    let (asked, measured) = match target.goal {
+        Times(least, kinds) => {
+            let best = kinds.iter().filter_map(|kind| median(target.row, *kind)).reduce(f64::min);
+            (format!("≥ {} × {}", shown(least), names(kinds)), own.and_then(|own| times(own, best)))
+        }
+        TimesOwn(least, row) => {
+            let other = median(row, target.subject);
+            (format!("≥ {} × its own {row}", shown(least)), own.and_then(|own| times(own, other)))
+        }
+        AtMost(most) => (format!("≤ {}", with_unit(most, results, target.row)), own),
+    };
+    let (text, met) = match target.goal {
+        AtMost(most) => {
+            (measured.map(|value| with_unit(value, results, target.row)), measured.map(|value| value <= most))
+        }
+        Times(least, _) | TimesOwn(least, _) => {
+            (measured.map(|ratio| format!("{} ×", shown(ratio))), measured.map(|ratio| ratio >= least))
+        }
+    };
+    let work = format!("{}: {}", target.benchmark, target.row);
+    Verdict { work, subject: target.subject.name(), asked, measured: text, met }
+}
+
+/// The only one, or what they have in common.
+fn names(kinds: &[Kind]) -> &'static str {
+    match kinds {
+        [kind] => kind.name(),
+        _ if kinds == LSM => "best LSM peer",
+        _ => "best peer",
+    }
+}
+
+fn with_unit(value: f64, results: Option<&Results>, row: &str) -> String {
+    let rows = results.map_or(&[][..], |results| results.report.rows());
+    let unit = rows.iter().find(|candidate| candidate.name == row).map_or("", |row| row.unit.as_str());
+    format!("{} {unit}", shown(value)).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Measure, Report};
+
+    fn results(name: &str, figures: &[(&str, &str, f64)]) -> Results {
+        let mut subjects: Vec<String> = Vec::new();
+        for (subject, ..) in figures {
+            if !subjects.iter().any(|known| known == subject) {
+                subjects.push((*subject).to_owned());
+            }
+        }
+        let mut report = Report::new(subjects.clone(), "rocksdb");
+        for (subject, row, value) in figures {
+            let index = subjects.iter().position(|known| known == subject).unwrap();
+            report.add(index, vec![Measure::new(*row, "ns", *value)]);
+        }
+        Results { name: name.into(), command: String::new(), machine: vec![], versions: vec![], report }
+    }
+
+    fn found(verdicts: &[Verdict], work: &str, subject: &str) -> Vec<(Option<String>, &'static str)> {
+        let of = verdicts.iter().filter(|verdict| verdict.work == work && verdict.subject == subject);
+        of.map(|verdict| (verdict.measured.clone(), verdict.word())).collect()
+    }
+
+    #[test]
+    fn ratios_are_those_to_the_best_that_was_measured() {
+        let kv = results(
+            "kv",
+            &[
+                ("duramen", "fillrandom", 100.0),
+                ("rocksdb", "fillrandom", 300.0),
+                ("fjall", "fillrandom", 150.0),
+                ("sandbox", "fillrandom", 300.0),
+                ("duramen", "full scan, per row", 31.0),
+                ("rocksdb", "full scan, per row", 155.0),
+            ],
+        );
+        let verdicts = verdicts(&[kv]);
+        assert_eq!(verdicts.len(), TARGETS.len());
+        assert_eq!(found(&verdicts, "kv: fillrandom", "duramen"), [(Some("1.50 ×".into()), "missed")]);
+        assert_eq!(found(&verdicts, "kv: fillrandom", "sandbox"), [(Some("1.00 ×".into()), "met")]);
+        assert_eq!(
+            found(&verdicts, "kv: full scan, per row", "duramen"),
+            [(Some("5.00 ×".into()), "met"), (None, "not measured"), (Some("31.0 ns".into()), "missed")]
+        );
+        assert_eq!(found(&verdicts, "kv: get hot", "sandbox"), [(None, "not measured")]);
+    }
+
+    #[test]
+    fn a_figure_is_compared_with_another_of_the_same_subject() {
+        let synced = results(
+            "synced",
+            &[("duramen", "synced put, 1 thread", 700.0), ("duramen", "synced put, 16 threads", 100.0)],
+        );
+        let verdicts = verdicts(&[synced]);
+        let sixteen = found(&verdicts, "synced: synced put, 16 threads", "duramen");
+        assert_eq!(sixteen, [(Some("7.00 ×".into()), "met")]);
+    }
+}
