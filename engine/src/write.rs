@@ -1,14 +1,15 @@
 //! The one write path: batch, then WAL, then memtable, then visible.
 //!
-//! Concurrent commits are grouped: whoever gets the writer's lock commits every
-//! batch that waits, with one append and at most one sync, and the others find
-//! their batch done when they get the lock. Source of the idea: the writer
-//! queue of LevelDB.
+//! Concurrent commits are grouped. One of them leads: it commits its own batch and
+//! then makes the one that has waited longest the leader, which commits every batch
+//! that waits by then, with one append and at most one sync, tells the others, and so
+//! on until nobody waits. Nobody but the leader contends for the writer's lock. Source
+//! of the idea: the writer queue of LevelDB.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
@@ -24,7 +25,7 @@ use crate::options::Durability;
 use crate::read_set::ReadSet;
 use crate::sstable::hash_key;
 use crate::stall::Buffered;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Condvar, Mutex, lock};
 use crate::wal::Wal;
 
 /// Bytes of batches that are committed together, beyond the first.
@@ -33,8 +34,29 @@ const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Where commits queue.
 #[derive(Debug)]
 pub(crate) struct WritePath {
-    queue: Mutex<Vec<Arc<Request>>>,
+    queue: Mutex<Queue>,
     writer: Mutex<Writer>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Somebody leads; whoever comes waits.
+    led: bool,
+    /// The one that has waited longest first.
+    waiting: VecDeque<Arc<Request>>,
+}
+
+/// The lead over those who wait, until it is dropped and another one has it.
+struct Lead<'p>(&'p WritePath);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.0.queue);
+        match queue.waiting.front() {
+            Some(next) => next.turn(Turn::Lead),
+            None => queue.led = false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -54,6 +76,18 @@ struct Request {
     /// What a transaction has read, to be looked at again.
     reads: Option<ReadSet>,
     outcome: OnceLock<Result<()>>,
+    turn: Mutex<Turn>,
+    turned: Condvar,
+}
+
+/// What one that waits is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Wait,
+    /// Commit what waits.
+    Lead,
+    /// Nothing more: somebody has committed it.
+    Go,
 }
 
 impl WritePath {
@@ -77,17 +111,23 @@ impl WritePath {
         if batch.is_empty() {
             return if durability == Durability::Sync { self.sync(core) } else { Ok(()) };
         }
-        let request = Request { batch, durability, reads, outcome: OnceLock::new() };
-        if let Ok(mut writer) = self.writer.try_lock() {
-            writer.commit_group(core, &[&request]);
+        let request = Request::new(batch, durability, reads);
+        let mut queue = lock(&self.queue);
+        if !queue.led {
+            queue.led = true;
+            drop(queue);
+            let _lead = Lead(self);
+            lock(&self.writer).commit_group(core, &[&request]);
             return request.outcome();
         }
         let request = Arc::new(request);
-        lock(&self.queue).push(Arc::clone(&request));
-        let mut writer = lock(&self.writer);
-        while request.outcome.get().is_none() {
+        queue.waiting.push_back(Arc::clone(&request));
+        drop(queue);
+        if request.wait() == Turn::Lead {
+            let _lead = Lead(self);
             let group = self.take_group();
-            writer.commit_group(core, &group.iter().map(|request| &**request).collect::<Vec<_>>());
+            let group = Group(&group);
+            lock(&self.writer).commit_group(core, &group.0.iter().map(|request| &**request).collect::<Vec<_>>());
         }
         request.outcome()
     }
@@ -97,12 +137,12 @@ impl WritePath {
     fn take_group(&self) -> Vec<Arc<Request>> {
         let mut queue = lock(&self.queue);
         let mut bytes = 0;
-        let count = queue.iter().take_while(|request| {
+        let count = queue.waiting.iter().take_while(|request| {
             bytes += request.batch.len();
             bytes <= GROUP_BYTES_MAX && request.reads.is_none()
         });
-        let count = count.count().max(1).min(queue.len());
-        queue.drain(..count).collect()
+        let count = count.count().max(1).min(queue.waiting.len());
+        queue.waiting.drain(..count).collect()
     }
 
     /// Raises every earlier commit to [`Durability::Sync`].
@@ -141,7 +181,38 @@ impl WritePath {
     }
 }
 
+/// Requests that one of them commits; whatever becomes of it, the others go on.
+struct Group<'g>(&'g [Arc<Request>]);
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        for request in self.0 {
+            request.outcome.get_or_init(|| Err(Error::Poisoned("a commit beside this one panicked".into())));
+            request.turn(Turn::Go);
+        }
+    }
+}
+
 impl Request {
+    fn new(batch: Vec<u8>, durability: Durability, reads: Option<ReadSet>) -> Self {
+        let (outcome, turn, turned) = (OnceLock::new(), Mutex::new(Turn::Wait), Condvar::new());
+        Request { batch, durability, reads, outcome, turn, turned }
+    }
+
+    fn turn(&self, turn: Turn) {
+        *lock(&self.turn) = turn;
+        self.turned.notify_one();
+    }
+
+    /// Waits for something to do.
+    fn wait(&self) -> Turn {
+        let mut turn = lock(&self.turn);
+        while *turn == Turn::Wait {
+            turn = self.turned.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+        *turn
+    }
+
     fn outcome(&self) -> Result<()> {
         match self.outcome.get() {
             Some(Err(error)) => Err(error.duplicate()),
