@@ -278,9 +278,9 @@ fn covered(core: &Core, version: &Version) -> Result<Vec<FileNumber>> {
     for run in &version.runs {
         let metas = run.tables.iter().map(|table| table.meta()).filter(|_| !newer.is_empty());
         covered.extend(metas.filter_map(|meta| {
-            let hidden_below = newer.covering(&meta.key_min, &meta.key_max);
-            let read = points.iter().any(|point| (meta.seq_min..hidden_below).contains(point));
-            (meta.seq_max < hidden_below && !read).then_some(meta.number)
+            let hidden_from = newer.covering(&meta.key_min, &meta.key_max, meta.seq_max)?;
+            let read = points.iter().any(|point| (meta.seq_min..hidden_from).contains(point));
+            (!read).then_some(meta.number)
         }));
         for table in run.tables.iter().filter(|table| table.meta().range_deletes > 0) {
             newer.extend(table.table()?.range_deletes());

@@ -127,7 +127,8 @@ impl WritePath {
             let _lead = Lead(self);
             let group = self.take_group();
             let group = Group(&group);
-            lock(&self.writer).commit_group(core, &group.0.iter().map(|request| &**request).collect::<Vec<_>>());
+            lock(&self.writer)
+                .commit_group(core, &group.0.iter().map(|request| &**request).collect::<Vec<_>>());
         }
         request.outcome()
     }

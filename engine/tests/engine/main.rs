@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod pictures;
 mod random;
+mod range_deletes;
 mod read_only;
 mod recovery;
 mod repair;

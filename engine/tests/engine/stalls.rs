@@ -13,9 +13,9 @@ use duramen::api::Database;
 use duramen::stats::{Lane, StallCause, StallKind, StallState, StallStats};
 use duramen::storage::memory::MemoryStorage;
 use duramen::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
-use duramen::{Background, Budget, Db, Error, Keyspace, Options, Progress, Result};
+use duramen::{Background, Budget, Db, Error, Keyspace, Options, Result};
 
-use crate::support::small;
+use crate::support::{settle, small};
 
 /// What a memtable adds to an entry, at the least.
 const ENTRY_BYTES: u64 = 100;
@@ -131,11 +131,6 @@ impl Storage for Disk {
 
 fn open(disk: &Disk, options: &Options) -> Db {
     Db::open_with(Arc::new(disk.clone()), options.clone()).unwrap()
-}
-
-/// Does whatever there is to do.
-fn settle(db: &Db) {
-    while db.maintain(Budget::bytes(1 << 20)).unwrap() == Progress::More {}
 }
 
 /// Keys in no order, so that every table overlaps every other one.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use duramen::api::{Database, ScanRange, pairs};
 use duramen::storage::Storage;
 use duramen::storage::memory::MemoryStorage;
-use duramen::{Background, Compression, Db, Error, KeyspaceId, Options, Result};
+use duramen::{Background, Budget, Compression, Db, Error, KeyspaceId, Options, Progress, Result};
 
 /// All pairs by name of keyspace and key.
 pub type Contents = BTreeMap<(String, Vec<u8>), Vec<u8>>;
@@ -46,6 +46,11 @@ pub fn contents(db: &dyn Database) -> Result<Contents> {
         }
     }
     Ok(contents)
+}
+
+/// Does whatever there is to do.
+pub fn settle(db: &Db) {
+    while db.maintain(Budget::bytes(1 << 20)).unwrap() == Progress::More {}
 }
 
 /// All files and their bytes.
