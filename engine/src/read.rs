@@ -37,6 +37,10 @@ pub(crate) struct Moment {
 /// that of any commit, and seen at every moment.
 pub(crate) const OWN: SequenceNumber = SequenceNumber::MAX;
 
+/// Entries that a walk passes by one by one before it seeks past the other versions of
+/// their key, of which there may be thousands.
+const VERSIONS_PASSED_MAX: u32 = 16;
+
 /// A point read.
 pub(crate) struct Search<'a> {
     lookup: Lookup<'a>,
@@ -317,6 +321,7 @@ impl RowCursor {
         }
         // True while the entry may be a version of a key that is done with.
         let mut done = !fresh;
+        let mut passed = 0;
         loop {
             let entry = self.merge.entry().filter(|entry| below_end(entry.key, &self.bounds.1));
             let Some(entry) = entry else {
@@ -324,7 +329,12 @@ impl RowCursor {
                 return self.settle(None);
             };
             if done && entry.key == self.key {
-                self.merge.next()?;
+                passed += 1;
+                match passed % VERSIONS_PASSED_MAX {
+                    // After every version of the key, as no sequence number is 0.
+                    0 => self.merge.seek(&self.key, SequenceNumber(0))?,
+                    _ => self.merge.next()?,
+                }
                 continue;
             }
             done = false;
@@ -336,7 +346,14 @@ impl RowCursor {
             }
             let Some(entry) = self.merge.entry() else { return Ok(false) };
             if !self.sees(entry.seq) {
-                self.merge.next()?;
+                passed += 1;
+                match passed % VERSIONS_PASSED_MAX {
+                    0 => {
+                        let key = entry.key.to_vec();
+                        self.merge.seek(&key, self.moment.seq)?;
+                    }
+                    _ => self.merge.next()?,
+                }
                 continue;
             }
             self.key.clear();
@@ -356,6 +373,21 @@ impl RowCursor {
         }
     }
 
+    /// Looks for the newest version of the key at hand; the merge stands there then.
+    fn newest(&mut self) -> Result<Newest> {
+        self.merge.seek(&self.key, OWN)?;
+        if self.merge.entry().is_some_and(|entry| !self.sees(entry.seq)) {
+            self.merge.seek(&self.key, self.moment.seq)?;
+        }
+        Ok(match self.merge.entry().filter(|entry| entry.key == self.key) {
+            None => Newest::Gone,
+            Some(entry) if entry.is_gone(self.moment.now_ms) => Newest::Gone,
+            Some(entry) if self.is_hidden(entry.key, entry.seq) => Newest::Gone,
+            Some(entry) if entry.kind == ValueKind::Merge => Newest::Operand,
+            Some(_) => Newest::Value(self.merge.value()),
+        })
+    }
+
     /// Walks the versions of a key from the oldest to the newest visible one.
     fn advance_backward(&mut self, fresh: bool) -> Result<bool> {
         if fresh {
@@ -370,6 +402,8 @@ impl RowCursor {
         }
         let mut live: Option<Bytes> = None;
         let mut started = false;
+        // Versions of the key so far; none of them is an operand.
+        let mut passed = Some(0);
         loop {
             let entry = self.merge.entry().filter(|entry| above_start(entry.key, &self.bounds.0));
             let Some(entry) = entry else { break };
@@ -385,10 +419,33 @@ impl RowCursor {
                 }
                 let Some(entry) = self.merge.entry() else { break };
                 started = true;
+                passed = Some(0);
                 self.key.clear();
                 self.key.extend_from_slice(entry.key);
             }
             let Some(entry) = self.merge.entry() else { break };
+            passed = passed.filter(|_| entry.kind != ValueKind::Merge).map(|passed| passed + 1);
+            if passed == Some(VERSIONS_PASSED_MAX) {
+                live = match self.newest()? {
+                    Newest::Operand => {
+                        // They are walked all the same, from the oldest.
+                        self.merge.seek_before(&self.key, SequenceNumber(0))?;
+                        None
+                    }
+                    Newest::Gone => {
+                        self.merge.seek_before(&self.key, OWN)?;
+                        None
+                    }
+                    Newest::Value(value) => {
+                        self.merge.seek_before(&self.key, OWN)?;
+                        Some(value)
+                    }
+                };
+                if live.is_some() {
+                    break;
+                }
+                continue;
+            }
             if self.sees(entry.seq) {
                 let gone = entry.is_gone(self.moment.now_ms) || self.is_hidden(entry.key, entry.seq);
                 live = match entry.kind {
@@ -411,6 +468,13 @@ impl RowCursor {
             None => Ok(false),
         }
     }
+}
+
+/// What the newest version of a key that a reader sees is.
+enum Newest {
+    Value(Bytes),
+    Gone,
+    Operand,
 }
 
 /// The first key after `key`.

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use duramen::storage::memory::MemoryStorage;
-use duramen::{Background, Db, Keyspace, Options, Rows, Snapshot};
+use duramen::{Background, Db, Keyspace, KeyspaceOptions, Options, Rows, Snapshot};
 
 use crate::random::{Random, for_seeds, seed_count};
 
@@ -26,8 +26,21 @@ fn key(number: u64) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Puts or deletes a block of neighbours, or a few keys anywhere.
+/// Puts or deletes a block of neighbours, a few keys anywhere, or one many times.
 fn change(random: &mut Random, keyspace: &Keyspace, model: &mut Model) {
+    if random.one_in(6) {
+        let key = key(random.below(KEYS));
+        for version in 0..random.below(100) {
+            let value = random.bytes((version % 5) as usize);
+            keyspace.put(&key, &value).unwrap();
+            model.insert(key.clone(), value);
+        }
+        if random.one_in(3) {
+            keyspace.delete(&key).unwrap();
+            model.remove(&key);
+        }
+        return;
+    }
     let (first, count, step) = match random.below(3) {
         0 => (random.below(KEYS), 1 + random.below(600), 1),
         1 => (random.below(KEYS), 1 + random.below(60), 1 + random.below(50)),
@@ -124,6 +137,18 @@ fn like_a_map_from_both_ends() {
                     }
                 }
                 8 if random.one_in(2) => duramen::Database::compact(&db).unwrap(),
+                // In the middle of the versions of a key.
+                9 if random.one_in(2) => {
+                    let key = key(random.below(KEYS));
+                    snapshots.clear();
+                    for version in 0..90 {
+                        keyspace.put(&key, &[version]).unwrap();
+                        model.insert(key.clone(), vec![version]);
+                        if version % 30 == 17 {
+                            snapshots.push((db.snapshot(), model.clone()));
+                        }
+                    }
+                }
                 9 if snapshots.len() < 4 => snapshots.push((db.snapshot(), model.clone())),
                 10 if !snapshots.is_empty() => {
                     let at = random.below(snapshots.len() as u64) as usize;
@@ -148,6 +173,59 @@ fn like_a_map_from_both_ends() {
                 assert_eq!(keyspace.get(&key).unwrap().as_deref(), model.get(&key).map(|value| &value[..]));
             }
             assert!(duramen::Database::verify(&db).unwrap().problems.is_empty());
+        }
+    });
+}
+
+/// Scans pass by versions of a key that they need not look at; here a key has hundreds, of
+/// every kind.
+#[test]
+fn keys_of_many_versions() {
+    for_seeds(0..seed_count(40), |seed| {
+        let mut random = Random::new(seed);
+        let options = Options { background: Background::Inline, ..Options::default() };
+        let db = Db::open_with(Arc::new(MemoryStorage::new()), options).unwrap();
+        let append = KeyspaceOptions { merge_operator: Some("append".to_owned()), ..Default::default() };
+        let keyspace = db.keyspace_with("k", append).unwrap();
+        let mut model = Model::new();
+        let mut snapshots: Vec<(Snapshot, Model)> = Vec::new();
+        for _ in 0..30 {
+            let key = vec![b'a' + random.below(3) as u8];
+            let kind = random.below(6);
+            for version in 0..random.below(60) {
+                match kind {
+                    0 | 1 => {
+                        keyspace.put(&key, &[version as u8]).unwrap();
+                        model.insert(key.clone(), vec![version as u8]);
+                    }
+                    2 | 3 => {
+                        keyspace.merge(&key, &[version as u8]).unwrap();
+                        model.entry(key.clone()).or_default().push(version as u8);
+                    }
+                    4 => {
+                        keyspace.delete(&key).unwrap();
+                        model.remove(&key);
+                    }
+                    _ => {
+                        keyspace.delete_range(&key[..]..=&key[..]).unwrap();
+                        model.remove(&key);
+                    }
+                }
+                if random.one_in(20) {
+                    snapshots.push((db.snapshot(), model.clone()));
+                }
+            }
+            if snapshots.len() > 6 {
+                snapshots.drain(..4);
+            }
+            if random.one_in(3) {
+                duramen::Database::flush(&db).unwrap();
+            }
+            let range = (Bound::Unbounded, Bound::Unbounded);
+            scan(&mut random, &mut keyspace.range::<Vec<u8>>(range.clone()), &within(&model, &range));
+            for (snapshot, model) in &snapshots {
+                scan(&mut random, &mut snapshot.range(&keyspace, range.clone()), &within(model, &range));
+            }
         }
     });
 }
