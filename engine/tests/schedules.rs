@@ -12,6 +12,8 @@ use duramen::{
     Background, Compression, Database, Db, Durability, Error, Keyspace, KeyspaceOptions, MemtableKind,
     Options, ScanRange, WriteBatch,
 };
+use shuttle::sync::atomic::AtomicU8;
+use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::thread;
 
 /// Schedules of each test.
@@ -232,5 +234,55 @@ fn workers_flush_what_waits_and_end() {
         let rows = keyspace.range::<&[u8]>(..).map(|row| row.unwrap().1).collect::<Vec<_>>();
         assert!(rows.len() == 2 && rows.iter().all(|value| value == &[3; 60][..]));
         drop((db, keyspace));
+    });
+}
+
+/// Scans that learn what is empty, beside a writer who puts into it and empties it again:
+/// each sees all of a commit or nothing, and none that was acknowledged is missed.
+#[test]
+fn scans_that_learn_gaps_miss_no_put() {
+    const STATES: u8 = 5;
+    fn rows_of(state: u8) -> Vec<Vec<u8>> {
+        let put = (state % 2 == 1).then(|| vec![b'd', STATES - state]);
+        put.into_iter().chain([b"z".to_vec()]).collect()
+    }
+    explore(|| {
+        let (db, keyspace) = open(&MemoryStorage::new(), Background::Inline);
+        let mut batch = WriteBatch::new();
+        (0..=STATES).for_each(|number| drop(batch.delete(&keyspace, &[b'd', number]).len()));
+        batch.put(&keyspace, b"z", &[0; 60]);
+        db.write(batch, Durability::Buffered).unwrap();
+        let acknowledged = Arc::new(AtomicU8::new(0));
+        let writer = {
+            let (db, keyspace, acknowledged) = (db.clone(), keyspace.clone(), Arc::clone(&acknowledged));
+            thread::spawn(move || {
+                for state in 1..=STATES {
+                    let mut batch = WriteBatch::new();
+                    batch.put(&keyspace, b"z", &[state; 60]);
+                    if state % 2 == 1 {
+                        batch.put(&keyspace, &[b'd', STATES - state], &[state; 60]);
+                    } else {
+                        batch.delete(&keyspace, &[b'd', STATES - state + 1]);
+                    }
+                    db.write(batch, Durability::Buffered).unwrap();
+                    acknowledged.store(state, SeqCst);
+                }
+            })
+        };
+        let scan = move || {
+            for _ in 0..3 {
+                let least = acknowledged.load(SeqCst);
+                let rows: Vec<_> = keyspace.range::<&[u8]>(..).map(Result::unwrap).collect();
+                let (_, value) = rows.last().unwrap();
+                let state = value[0];
+                let keys: Vec<_> = rows.iter().map(|(key, _)| key.to_vec()).collect();
+                assert!(state >= least, "state {least} was acknowledged, {state} was found");
+                assert_eq!(keys, rows_of(state), "in state {state}");
+            }
+        };
+        let other = thread::spawn(scan.clone());
+        scan();
+        writer.join().unwrap();
+        other.join().unwrap();
     });
 }
