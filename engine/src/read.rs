@@ -211,6 +211,12 @@ impl RowCursor {
         &self.value
     }
 
+    /// Keys without a value that were walked on the way to the row.
+    #[cfg(test)]
+    pub fn dead_keys(&self) -> usize {
+        self.dead_keys
+    }
+
     fn sees(&self, seq: SequenceNumber) -> bool {
         seq <= self.moment.seq || seq == OWN
     }

@@ -10,11 +10,13 @@ use std::sync::atomic::AtomicU64 as Clock;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
-use crate::api::ScanRange;
+use crate::api::{Database, DatabaseTransaction, ScanRange};
 use crate::batch::WriteBatch;
 use crate::db::{Db, Keyspace, Rows, Snapshot, Transaction};
 use crate::key::Expiry;
+use crate::keyspace::View;
 use crate::options::{Background, Durability, Environment, KeyspaceOptions, MemtableKind, Options};
+use crate::read::RowCursor;
 use crate::storage::memory::MemoryStorage;
 
 fn moment(seq: u64, now_ms: u64) -> Moment {
@@ -120,6 +122,74 @@ fn one_gap_leads_to_another_and_those_least_used_go() {
     }
     assert_eq!(end_of(&gaps, "i", 11), None);
     assert!(!gaps.any.load(SeqCst));
+}
+
+/// All rows of a view, read at the last commit.
+fn rows_of(db: &Db, keyspace: &Keyspace, view: &Arc<View>) -> Vec<Vec<u8>> {
+    let (inner, view) = (Arc::clone(&keyspace.inner), Arc::clone(view));
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let now = moment(Database::stats(db).unwrap().last_sequence, 0);
+    let mut rows = RowCursor::new(inner, view, all, now, false, None).unwrap();
+    let next = || rows.advance().unwrap().then(|| rows.key().to_vec());
+    std::iter::from_fn(next).collect()
+}
+
+/// A view that was taken before a memtable was set aside, read at a moment that was taken
+/// after more was committed, does not show the latter: not the half of it either.
+#[test]
+fn a_view_that_lacks_what_came_later_knows_no_gap_of_then() {
+    let db = Db::open_with(Arc::new(MemoryStorage::new()), Options::default()).unwrap();
+    let keyspace = db.keyspace("k").unwrap();
+    let commit = |build: &dyn Fn(&mut WriteBatch)| {
+        let mut batch = WriteBatch::new();
+        build(&mut batch);
+        Database::write(&db, batch, Durability::Buffered).unwrap();
+    };
+    for key in [b"a", b"b", b"c", b"d"] {
+        keyspace.delete(key).unwrap();
+    }
+    let view = keyspace.inner.view();
+    commit(&|batch| drop(batch.put(&keyspace, b"c", b"").put(&keyspace, b"y", b"").len()));
+    Database::flush(&db).unwrap();
+    commit(&|batch| {
+        drop(batch.delete(&keyspace, b"c").delete(&keyspace, b"y").put(&keyspace, b"z", b"").len())
+    });
+    assert_eq!(rows_of(&db, &keyspace, &keyspace.inner.view()), [b"z"]);
+    assert_eq!(rows_of(&db, &keyspace, &view), [b"c", b"y"]);
+    // Nor does it tell others of one.
+    keyspace.put(b"b", b"").unwrap();
+    assert_eq!(rows_of(&db, &keyspace, &view), [b"c", b"y"]);
+    assert_eq!(rows_of(&db, &keyspace, &keyspace.inner.view()), [b"b", b"z"]);
+}
+
+/// However long it lives, and whatever is flushed and merged meanwhile.
+#[test]
+fn the_head_of_a_queue_is_never_far() {
+    const LENGTH: u64 = 300;
+    const SCAN_EVERY: u64 = 10;
+    let options = Options { memtable_bytes: 64 << 10, background: Background::Inline, ..Options::default() };
+    let db = Db::open_with(Arc::new(MemoryStorage::new()), options).unwrap();
+    let keyspace = db.keyspace("queue").unwrap();
+    let key = |number: u64| number.to_be_bytes();
+    (0..LENGTH).for_each(|number| keyspace.put(&key(number), &[7; 50]).unwrap());
+    let (mut most, mut scans) = (0, 0);
+    for head in 0..20_000 {
+        keyspace.put(&key(LENGTH + head), &[7; 50]).unwrap();
+        keyspace.delete(&key(head)).unwrap();
+        if head % SCAN_EVERY == 0 {
+            let view = keyspace.inner.view();
+            let all = (Bound::Unbounded, Bound::Unbounded);
+            let inner = Arc::clone(&keyspace.inner);
+            let now = moment(Database::stats(&db).unwrap().last_sequence, 0);
+            let mut rows = RowCursor::new(inner, view, all, now, false, None).unwrap();
+            assert!(rows.advance().unwrap());
+            assert_eq!(rows.key(), key(head + 1));
+            most = most.max(rows.dead_keys());
+            scans += 1;
+        }
+    }
+    assert!(db.tables("queue").unwrap().is_some_and(|runs| !runs.is_empty()));
+    assert!(most <= 3 * SCAN_EVERY as usize, "{most} dead keys were walked in one of {scans} scans");
 }
 
 /// A clock that only the test moves.
@@ -291,7 +361,7 @@ impl Queues {
     }
 
     fn db_write(&self, ops: WriteBatch) {
-        crate::api::Database::write(&self.db, ops, Durability::Buffered).unwrap();
+        Database::write(&self.db, ops, Durability::Buffered).unwrap();
     }
 
     fn range(&mut self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
@@ -365,7 +435,7 @@ impl Queues {
         for _ in 0..1 + self.below(4) {
             if self.one_in(3) {
                 let batch = self.change(&mut map);
-                crate::api::DatabaseTransaction::write(&mut transaction, batch).unwrap();
+                DatabaseTransaction::write(&mut transaction, batch).unwrap();
             }
             let range = self.range();
             let expected = self.expected(&map, &range);
@@ -399,8 +469,8 @@ impl Queues {
                     self.compare(rows, &expected);
                 }
             }
-            37 if !self.back && self.one_in(2) => crate::api::Database::flush(&self.db).unwrap(),
-            37 if !self.back && self.one_in(3) => crate::api::Database::compact(&self.db).unwrap(),
+            37 if !self.back && self.one_in(2) => Database::flush(&self.db).unwrap(),
+            37 if !self.back && self.one_in(3) => Database::compact(&self.db).unwrap(),
             38 => {
                 let step = self.below(40);
                 self.clock.0.fetch_add(step, Relaxed);
