@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::cursor::Moment;
 use crate::edit::{Item, KeyspaceFacts, Placed, check_name};
 use crate::error::{Error, Result};
 use crate::filename;
@@ -17,7 +18,6 @@ use crate::keyspace::{Keyspace, View};
 use crate::manifest::{self, Manifest};
 use crate::merge_operator::{self, BuiltIn, MergeOperator};
 use crate::options::{Background, KeyspaceOptions, Options};
-use crate::read::Moment;
 use crate::snapshots::Snapshots;
 use crate::sstable::{Cache, TableMeta};
 use crate::stall::{Buffered, Stalls};

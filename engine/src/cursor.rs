@@ -36,6 +36,15 @@ pub trait Cursor {
     fn value(&self) -> Bytes;
 }
 
+/// When a read takes place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// Later commits are not seen.
+    pub seq: SequenceNumber,
+    /// What has expired by then is not seen, in Unix milliseconds.
+    pub now_ms: u64,
+}
+
 /// A point read on its way from the newest layer to the oldest.
 #[derive(Clone, Copy, Debug)]
 pub struct Lookup<'a> {

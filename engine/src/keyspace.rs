@@ -9,6 +9,7 @@ use crate::batch::{Op, OpKind};
 use crate::cursor::{Found, Lookup};
 use crate::edit::KeyspaceFacts;
 use crate::error::{Error, Result};
+use crate::gaps::Gaps;
 use crate::key::{Entry, EntryRef, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 use crate::memtable::{self, Memtable};
 use crate::merge_operator::{Operator, refused};
@@ -42,6 +43,8 @@ pub(crate) struct Keyspace {
     compaction: RwLock<Option<CompactionStrategy>>,
     adaptive: Mutex<Adaptive>,
     pub usage: Usage,
+    /// What of it is known to be empty.
+    pub gaps: Gaps,
     /// Bytes of a flush, of late; 0 before the first.
     flush_bytes: AtomicU64,
     /// True once it has been dropped; handles to it are refused from then on.
@@ -61,6 +64,7 @@ impl Keyspace {
             compaction: RwLock::new(facts.compaction.clone()),
             adaptive: Mutex::default(),
             usage: Usage::default(),
+            gaps: Gaps::default(),
             view: RwLock::new(Arc::new(view)),
             flush_bytes: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
@@ -201,6 +205,12 @@ impl Keyspace {
     /// holds a whole view may be the last to hold a flushed memtable, and must free it.
     pub fn active(&self) -> Arc<Memory> {
         Arc::clone(&read(&self.view).active)
+    }
+
+    /// True if nothing has been put that `view` does not show: what is visible now is
+    /// in it.
+    pub fn is_complete(&self, view: &View) -> bool {
+        Arc::ptr_eq(&read(&self.view).active, &view.active)
     }
 
     /// Replaces the view by one made from it.

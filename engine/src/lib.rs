@@ -48,6 +48,7 @@ mod fold;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gaps;
 mod job;
 pub mod key;
 mod keyspace;

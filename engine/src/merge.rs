@@ -124,6 +124,17 @@ impl MergeCursor {
         Ok(())
     }
 
+    /// Moves the first `count` sources to the first entry from `first` on, and the others,
+    /// which are fresh, to the first from `rest` on; with `None` they stand nowhere.
+    pub fn seek_apart(&mut self, count: usize, first: &[u8], rest: Option<&[u8]>) -> Result<()> {
+        let mut index = 0;
+        self.position(true, |source| {
+            let key = if index < count { Some(first) } else { rest };
+            index += 1;
+            key.map_or(Ok(()), |key| source.seek(key, SequenceNumber::MAX))
+        })
+    }
+
     /// The rank of a source: no more than that of any that comes after it.
     fn rank(&self, source: usize) -> u128 {
         match self.sources[source].key() {

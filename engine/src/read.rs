@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cursor::{Cursor, Found, Lookup};
+use crate::cursor::{Cursor, Found, Lookup, Moment};
 use crate::error::Result;
+use crate::gaps::{DEAD_KEYS_MIN, Edge, Walk};
 use crate::key::{SequenceNumber, ValueKind};
-use crate::keyspace::View;
+use crate::keyspace::{Keyspace, View};
 use crate::merge::{MergeCursor, Source};
 use crate::merge_operator::{self, Operator};
 use crate::range_delete::RangeDeletes;
@@ -23,15 +24,6 @@ use crate::version::RunCursor;
 
 /// Key bounds of a scan.
 pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
-
-/// When a read takes place.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
-    /// Later commits are not seen.
-    pub seq: SequenceNumber,
-    /// What has expired by then is not seen, in Unix milliseconds.
-    pub now_ms: u64,
-}
 
 /// Sequence number of what a transaction has written and not committed: above
 /// that of any commit, and seen at every moment.
@@ -124,7 +116,7 @@ pub(crate) struct OwnRows {
 /// Walks the visible rows of a view within bounds, in one direction.
 pub(crate) struct RowCursor {
     merge: MergeCursor,
-    operator: Operator,
+    keyspace: Arc<Keyspace>,
     moment: Moment,
     bounds: Bounds,
     reverse: bool,
@@ -143,7 +135,9 @@ pub(crate) struct RowCursor {
     /// Operands of the row at hand, newest first.
     operands: Vec<Bytes>,
     /// What the merge reads from.
-    _view: Arc<View>,
+    view: Arc<View>,
+    /// Keys without a value on the way to the row.
+    dead_keys: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -157,8 +151,8 @@ impl RowCursor {
     /// # Errors
     /// Those of opening a table with range tombstones.
     pub fn new(
+        keyspace: Arc<Keyspace>,
         view: Arc<View>,
-        operator: Operator,
         bounds: Bounds,
         moment: Moment,
         reverse: bool,
@@ -185,7 +179,7 @@ impl RowCursor {
         }
         Ok(RowCursor {
             merge: MergeCursor::new(sources),
-            operator,
+            keyspace,
             moment,
             reverse,
             state: if is_empty(&bounds) { State::Over } else { State::Fresh },
@@ -197,7 +191,8 @@ impl RowCursor {
             key: Vec::new(),
             value: Bytes::new(),
             operands: Vec::new(),
-            _view: view,
+            view,
+            dead_keys: 0,
         })
     }
 
@@ -218,7 +213,8 @@ impl RowCursor {
         self.leave_stretch()?;
         let moved = match (state, self.reverse) {
             (State::Over, _) => false,
-            (state, false) => self.advance_forward(state == State::Fresh)?,
+            (State::Fresh, false) => self.first_forward()?,
+            (State::Walking, false) => self.advance_forward(true)?,
             (state, true) => self.advance_backward(state == State::Fresh)?,
         };
         if moved {
@@ -277,6 +273,12 @@ impl RowCursor {
         Ok(())
     }
 
+    /// Keys without a value that were walked on the way to the row.
+    #[cfg(test)]
+    pub fn dead_keys(&self) -> usize {
+        self.dead_keys
+    }
+
     fn sees(&self, seq: SequenceNumber) -> bool {
         seq <= self.moment.seq || seq == OWN
     }
@@ -295,7 +297,7 @@ impl RowCursor {
             base
         } else {
             let resolved =
-                merge_operator::resolve(&self.operator, &self.key, base.as_deref(), &self.operands)?;
+                merge_operator::resolve(&self.keyspace.operator, &self.key, base.as_deref(), &self.operands)?;
             self.operands.clear();
             resolved.map(Bytes::from)
         };
@@ -308,19 +310,40 @@ impl RowCursor {
         }
     }
 
-    fn advance_forward(&mut self, fresh: bool) -> Result<bool> {
-        if fresh {
-            match &self.bounds.0 {
-                Bound::Unbounded => self.merge.seek_first()?,
-                Bound::Included(key) => self.merge.seek(key, OWN)?,
-                Bound::Excluded(key) => {
-                    let key = successor(key);
-                    self.merge.seek(&key, OWN)?;
-                }
-            }
+    /// Moves to the first row, past what is known to be empty, and tells what else is.
+    fn first_forward(&mut self) -> Result<bool> {
+        let start = match &self.bounds.0 {
+            Bound::Unbounded => Vec::new(),
+            Bound::Included(key) => key.clone(),
+            Bound::Excluded(key) => successor(key),
+        };
+        let timeless = !self.view.expires();
+        let empty_to = self.keyspace.gaps.end_of(&start, self.moment, timeless);
+        match empty_to.filter(|_| self.keyspace.is_complete(&self.view)) {
+            None => self.merge.seek(&start, OWN)?,
+            // What a transaction has written itself, the first source, is not.
+            Some(end) => self.merge.seek_apart(usize::from(self.own_deletes.is_some()), &start, end.key())?,
         }
-        // True while the entry may be a version of a key that is done with.
-        let mut done = !fresh;
+        let moved = self.advance_forward(false)?;
+        if self.dead_keys >= DEAD_KEYS_MIN
+            && self.own_deletes.is_none()
+            && self.keyspace.is_complete(&self.view)
+        {
+            let end = match (&self.bounds.1, moved) {
+                (_, true) => Edge::Key(self.key().to_vec()),
+                (Bound::Unbounded, false) => Edge::Open,
+                (Bound::Excluded(key), false) => Edge::Key(key.clone()),
+                (Bound::Included(key), false) => Edge::Key(successor(key)),
+            };
+            self.keyspace.gaps.learn(Walk { start: &start, end, moment: self.moment, timeless });
+        }
+        Ok(moved)
+    }
+
+    /// Moves to the next row; `done` while the entry may be a version of a key that is
+    /// done with.
+    fn advance_forward(&mut self, mut done: bool) -> Result<bool> {
+        self.dead_keys = 0;
         let mut passed = 0;
         loop {
             let entry = self.merge.entry().filter(|entry| below_end(entry.key, &self.bounds.1));
@@ -368,6 +391,7 @@ impl RowCursor {
             if self.settle(base)? {
                 return Ok(true);
             }
+            self.dead_keys += 1;
             done = true;
             self.merge.next()?;
         }
@@ -451,9 +475,9 @@ impl RowCursor {
                 live = match entry.kind {
                     _ if gone => None,
                     ValueKind::Merge => {
-                        let operand = [self.merge.value()];
+                        let (operator, operand) = (&self.keyspace.operator, [self.merge.value()]);
                         let base = live.as_deref();
-                        merge_operator::resolve(&self.operator, &self.key, base, &operand)?.map(Bytes::from)
+                        merge_operator::resolve(operator, &self.key, base, &operand)?.map(Bytes::from)
                     }
                     _ => Some(self.merge.value()),
                 };

@@ -281,6 +281,9 @@ impl Writer {
                     }
                 };
                 keyspace.usage.note_writes(1, (op.key.len() + op.value.len()) as u64);
+                if let OpKind::Entry(ValueKind::Put | ValueKind::Merge) = op.kind {
+                    keyspace.gaps.note_put(self.last_seq, &request.batch[op.key.clone()]);
+                }
                 memory.insert(wal, self.last_seq, &op, &request.batch);
             }
         }

@@ -12,6 +12,8 @@ use duramen::{
     Background, Compression, Database, Db, Durability, Error, Keyspace, KeyspaceOptions, MemtableKind,
     Options, ScanRange, WriteBatch,
 };
+use shuttle::sync::atomic::AtomicU8;
+use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::thread;
 
 /// Schedules of each test.
@@ -233,4 +235,59 @@ fn workers_flush_what_waits_and_end() {
         assert!(rows.len() == 2 && rows.iter().all(|value| value == &[3; 60][..]));
         drop((db, keyspace));
     });
+}
+
+/// Scans that learn what is empty, beside a writer who puts into it and empties it again:
+/// each sees all of a commit or nothing, and none that was acknowledged is missed. Each
+/// commit fills a memtable, or none does.
+#[test]
+fn scans_that_learn_gaps_miss_no_put() {
+    const STATES: u8 = 5;
+    fn rows_of(state: u8) -> Vec<Vec<u8>> {
+        let put = (state % 2 == 1).then(|| vec![b'd', STATES - state]);
+        put.into_iter().chain([b"z".to_vec()]).collect()
+    }
+    fn scan(keyspace: &Keyspace, acknowledged: &AtomicU8) {
+        let least = acknowledged.load(SeqCst);
+        let rows: Vec<_> = keyspace.range::<&[u8]>(..).map(Result::unwrap).collect();
+        let (_, value) = rows.last().unwrap();
+        let state = value[0];
+        let keys: Vec<_> = rows.iter().map(|(key, _)| key.to_vec()).collect();
+        assert!(state >= least, "state {least} was acknowledged, {state} was found");
+        assert_eq!(keys, rows_of(state), "in state {state}");
+    }
+    fn commit(db: &Db, keyspace: &Keyspace, state: u8) {
+        let mut batch = WriteBatch::new();
+        batch.put(keyspace, b"z", &[state; 60]);
+        match state {
+            0 => (0..=STATES).for_each(|number| drop(batch.delete(keyspace, &[b'd', number]).len())),
+            _ if state % 2 == 1 => drop(batch.put(keyspace, &[b'd', STATES - state], &[state; 60]).len()),
+            _ => drop(batch.delete(keyspace, &[b'd', STATES - state + 1]).len()),
+        }
+        db.write(batch, Durability::Buffered).unwrap();
+    }
+    let test = |memtable_bytes: usize| {
+        let options = Options { memtable_bytes, ..options(Background::Inline) };
+        let db = Db::open_with(Arc::new(MemoryStorage::new()), options).unwrap();
+        let keyspace = db.keyspace("k").unwrap();
+        commit(&db, &keyspace, 0);
+        let acknowledged = Arc::new(AtomicU8::new(0));
+        let writer = {
+            let (db, keyspace, acknowledged) = (db.clone(), keyspace.clone(), Arc::clone(&acknowledged));
+            thread::spawn(move || {
+                for state in 1..=STATES {
+                    commit(&db, &keyspace, state);
+                    acknowledged.store(state, SeqCst);
+                    scan(&keyspace, &acknowledged);
+                }
+            })
+        };
+        let scans = move || (0..3).for_each(|_| scan(&keyspace, &acknowledged));
+        let reader = thread::spawn(scans.clone());
+        scans();
+        writer.join().unwrap();
+        reader.join().unwrap();
+    };
+    explore(move || test(300));
+    explore(move || test(1 << 20));
 }

@@ -116,8 +116,8 @@ impl Database for Db {
         keyspace.inner.usage.note_scan();
         let view = keyspace.inner.view_to_read()?;
         let bounds = (range.start.clone(), range.end.clone());
-        let (operator, moment) = (keyspace.inner.operator.clone(), self.core().moment(&view, seq));
-        let rows = RowCursor::new(view, operator, bounds, moment, range.reverse, None)?;
+        let moment = self.core().moment(&view, seq);
+        let rows = RowCursor::new(keyspace.inner, view, bounds, moment, range.reverse, None)?;
         Ok(Box::new(PageScan { engine: Arc::clone(&self.engine), rows }))
     }
 

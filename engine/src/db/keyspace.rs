@@ -19,7 +19,7 @@ use crate::read::Search;
 #[derive(Clone)]
 pub struct Keyspace {
     pub(super) engine: Arc<Engine>,
-    pub(super) inner: Arc<keyspace::Keyspace>,
+    pub(crate) inner: Arc<keyspace::Keyspace>,
 }
 
 impl Keyspace {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Keyspace;
+use crate::cursor::Moment;
 use crate::error::Result;
 use crate::key::SequenceNumber;
 use crate::keyspace::View;
-use crate::read::{Bounds, Moment, RowCursor};
+use crate::read::{Bounds, RowCursor};
 
 /// Key-value pairs of a range, from both ends; all as they were when the
 /// iterator was made. It ends after an error.
@@ -56,9 +57,10 @@ impl Rows {
         let cursor = match end {
             Some(cursor) => cursor,
             None => {
-                let (view, operator) = (Arc::clone(&self.view), self.keyspace.inner.operator.clone());
-                self.keyspace.inner.usage.note_scan();
-                let cursor = RowCursor::new(view, operator, self.bounds.clone(), self.moment, reverse, None)?;
+                let keyspace = Arc::clone(&self.keyspace.inner);
+                keyspace.usage.note_scan();
+                let (view, bounds) = (Arc::clone(&self.view), self.bounds.clone());
+                let cursor = RowCursor::new(keyspace, view, bounds, self.moment, reverse, None)?;
                 end.insert(cursor)
             }
         };

@@ -10,13 +10,13 @@ use super::database::PageScan;
 use super::{Engine, Keyspace};
 use crate::api::{DatabaseTransaction, Pairs, Savepoint, Scan, ScanRange, pairs};
 use crate::batch::{self, OpKind, WriteBatch};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Moment};
 use crate::error::{Error, Result};
 use crate::fold::Folded;
 use crate::key::{Entry, EntryRef, Expiry, KeyspaceId, SequenceNumber, ValueKind, compare_internal};
 use crate::keyspace;
 use crate::options::Durability;
-use crate::read::{Bounds, Moment, OWN, OwnRows, RowCursor, Search};
+use crate::read::{Bounds, OWN, OwnRows, RowCursor, Search};
 use crate::read_set::ReadSet;
 
 /// A transaction over all keyspaces of a database: optimistic and serializable.
@@ -290,7 +290,7 @@ impl Transaction {
         self.note(found)
     }
 
-    fn scan_in(&mut self, keyspace: &keyspace::Keyspace, range: &ScanRange) -> Result<Box<dyn Scan>> {
+    fn scan_in(&mut self, keyspace: &Arc<keyspace::Keyspace>, range: &ScanRange) -> Result<Box<dyn Scan>> {
         self.check()?;
         let view = keyspace.view_to_read()?;
         let bounds: Bounds = (range.start.clone(), range.end.clone());
@@ -299,7 +299,8 @@ impl Transaction {
             cursor: Box::new(OwnCursor { entries: changes.entries(OWN), at: None }),
             range_deletes: Arc::new(changes.range_deletes.clone()),
         });
-        let rows = RowCursor::new(view, keyspace.operator.clone(), bounds, self.moment(), range.reverse, own);
+        let keyspace = Arc::clone(keyspace);
+        let rows = RowCursor::new(keyspace, view, bounds, self.moment(), range.reverse, own);
         let rows = self.note(rows)?;
         Ok(Box::new(PageScan { engine: Arc::clone(&self.engine), rows }))
     }
