@@ -251,7 +251,7 @@ struct Queues {
 impl Queues {
     fn new(seed: u64) -> Queues {
         let clock = Arc::new(TestClock(Clock::new(1000)));
-        let back = seed % 3 == 0;
+        let back = seed.is_multiple_of(3);
         let options = Options {
             memtable_bytes: if back { 1 << 20 } else { 1 << (11 + seed % 4) },
             target_file_bytes: 4 << 10,
@@ -260,7 +260,7 @@ impl Queues {
             ..Options::default()
         };
         let db = Db::open_with(Arc::new(MemoryStorage::new()), options).unwrap();
-        let merges = seed % 2 == 0;
+        let merges = seed.is_multiple_of(2);
         let options = KeyspaceOptions {
             merge_operator: merges.then(|| "append".into()),
             memtable: Some(MemtableKind::ALL[seed as usize % MemtableKind::ALL.len()]),
