@@ -99,6 +99,9 @@ impl Compaction {
         for table in inputs.iter().filter(|table| table.meta().range_deletes > 0) {
             range_deletes.extend(table.table()?.range_deletes());
         }
+        let metas: Vec<&TableMeta> = inputs.iter().map(|table| table.meta()).collect();
+        let ranges = ranges(&metas, core.options.target_file_bytes, core.options.compaction_threads);
+        let parts = ranges.len();
         // Where tables end together, later merges take few that they need not.
         let boundaries: &[_] = older.last().map_or(&[], |run| &run.tables);
         let merge = |range: KeyRange| {
@@ -111,15 +114,14 @@ impl Compaction {
                 boundaries: boundaries.iter().map(|t| t.meta().key_min.clone()).filter(inside).collect(),
                 cursor: MergeCursor::new(sources.collect()),
                 range,
+                parts,
                 range_deletes: range_deletes.clone(),
                 expires: inputs.iter().any(|table| table.meta().expires()),
                 older: older.clone(),
             };
             MergeJob::new(core, plan)
         };
-        let metas: Vec<&TableMeta> = inputs.iter().map(|table| table.meta()).collect();
-        let parts = parts(&metas, core.options.target_file_bytes, core.options.compaction_threads);
-        let merges = parts.into_iter().map(merge).collect();
+        let merges = ranges.into_iter().map(merge).collect();
         Ok(Compaction { keyspace, pick, inputs, target, merges, began_ms })
     }
 
@@ -237,7 +239,7 @@ impl Compaction {
 
 /// Ranges of keys with about as many bytes of `inputs` each, so many that each is
 /// worth a file at least, and no more than `parts_max`.
-fn parts(inputs: &[&TableMeta], target_file_bytes: u64, parts_max: usize) -> Vec<KeyRange> {
+fn ranges(inputs: &[&TableMeta], target_file_bytes: u64, parts_max: usize) -> Vec<KeyRange> {
     let bytes: u64 = inputs.iter().map(|meta| meta.bytes).sum();
     let count = (bytes / target_file_bytes.max(1)).min(parts_max as u64).max(1);
     let mut starts: Vec<(&[u8], u64)> = inputs.iter().map(|meta| (&meta.key_min[..], meta.bytes)).collect();
@@ -329,7 +331,7 @@ mod tests {
         {
             // Two runs of files of 10 bytes, interleaved.
             let tables: Vec<TableMeta> = (0..count).map(|number| table(number * 7 % count, 10)).collect();
-            let found = parts(&tables.iter().collect::<Vec<_>>(), target, parts_max);
+            let found = ranges(&tables.iter().collect::<Vec<_>>(), target, parts_max);
             let expected = (count * 10 / target).clamp(1, parts_max as u64);
             assert_eq!(found.len() as u64, expected);
             assert!(found[0].0.is_none() && found[found.len() - 1].1.is_none());
@@ -349,6 +351,6 @@ mod tests {
         }
         // What begins together cannot be parted.
         let same = [table(5, 100), table(5, 100), table(5, 100)];
-        assert_eq!(parts(&same.iter().collect::<Vec<_>>(), 10, 4), [(None, None)]);
+        assert_eq!(ranges(&same.iter().collect::<Vec<_>>(), 10, 4), [(None, None)]);
     }
 }

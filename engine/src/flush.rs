@@ -37,6 +37,7 @@ impl Flush {
             table_bytes: u64::MAX,
             boundaries: Vec::new(),
             cursor: MergeCursor::new(vec![Arc::clone(&memory.table).cursor().into()]),
+            parts: 1,
             range: (None, None),
             range_deletes: memory.range_deletes().as_deref().cloned().unwrap_or_default(),
             expires: memory.expires(),

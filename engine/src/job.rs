@@ -46,6 +46,9 @@ const ENTRY_BYTES: u64 = 16;
 /// Least bytes of a row group before the next one begins.
 const ROW_GROUP_BYTES_MIN: usize = 64 << 10;
 
+/// Most bytes of the row groups that merges beside each other write.
+const ROW_GROUPS_BYTES_MAX: usize = 24 << 20;
+
 /// A merge in progress.
 pub(crate) struct MergeJob {
     cursor: MergeCursor,
@@ -85,6 +88,8 @@ struct Output {
     level: u32,
     /// Bytes after which the next key begins a new table.
     table_bytes: u64,
+    /// Bytes of a row group, which is held in memory while it is written.
+    row_group_bytes: usize,
     /// Keys, ascending, before which a table ends that has half of its bytes.
     boundaries: Peekable<std::vec::IntoIter<Vec<u8>>>,
     expires: bool,
@@ -111,6 +116,8 @@ pub(crate) struct MergePlan {
     pub cursor: MergeCursor,
     /// Keys outside are left to others.
     pub range: KeyRange,
+    /// Merges beside each other, this one included, which share their memory.
+    pub parts: usize,
     /// Range tombstones of what is merged.
     pub range_deletes: RangeDeletes,
     /// Some entry of what is merged expires.
@@ -131,10 +138,13 @@ impl MergeJob {
             kept.take_below(Some(start));
         }
         let kept = kept.take_below(plan.range.1.as_deref());
+        let row_group_bytes =
+            TableOptions::default().row_group_bytes.min(ROW_GROUPS_BYTES_MAX / plan.parts.max(1));
         let output = Output {
             keyspace: plan.keyspace.id,
             level: plan.level,
             table_bytes: plan.table_bytes,
+            row_group_bytes: row_group_bytes.min(core.options.memtable_bytes).max(ROW_GROUP_BYTES_MIN),
             boundaries: plan.boundaries.into_iter().peekable(),
             expires: plan.expires,
             range_deletes: kept,
@@ -189,6 +199,8 @@ impl MergeJob {
             let Some(entry) = self.cursor.entry().filter(inside) else {
                 self.sieve.end_key(core, &mut self.output)?;
                 self.output.finish(core)?;
+                // What it has read ahead is not needed while others go on.
+                self.cursor = MergeCursor::new(Vec::new());
                 self.done = true;
                 return Ok(true);
             };
@@ -396,11 +408,9 @@ impl Output {
             keyspace: self.keyspace,
             level: self.level,
         };
-        let TableOptions { row_group_bytes, .. } = TableOptions::default();
         let options = TableOptions {
             compression: core.options.compression,
-            // It is held in memory while it is written.
-            row_group_bytes: row_group_bytes.min(core.options.memtable_bytes).max(ROW_GROUP_BYTES_MIN),
+            row_group_bytes: self.row_group_bytes,
             expires: self.expires,
             ..TableOptions::default()
         };

@@ -1,6 +1,7 @@
-//! Goal: what the statistics say of memtables is what they cost, so that a limit in
-//! bytes is one. Method: an allocator that counts, in a binary of its own, while a
-//! database takes writes of every shape into each kind of memtable.
+//! Goal: memory has the limits that are promised. What the statistics say of memtables is
+//! what they cost; a compaction needs no more than it may, however much it merges.
+//! Method: an allocator that counts, in a binary of its own, while a database takes
+//! writes of every shape into each kind of memtable, and merges runs of every shape.
 
 use allocation_counter::measure;
 use duramen::{Background, Database, Db, Durability, KeyspaceOptions, MemtableKind, Options, WriteBatch};
@@ -58,6 +59,72 @@ fn memtables_cost_what_they_say() {
             );
             println!("{line}");
             if off.abs() > TOLERANCE {
+                wrong.push(line);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What a compaction may have in memory, but for a value of each input of each part.
+const COMPACTION_BYTES_MAX: usize = 64 << 20;
+
+/// Runs that a compaction merges here.
+const RUNS: u64 = 4;
+
+/// Merges four runs of `run_bytes` each, in so many parts; the most that a part allocated.
+fn memory_of_a_compaction(run_bytes: u64, value_bytes: u64, parts: usize) -> usize {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |target_file_bytes| Options {
+        // Nothing is flushed nor merged before it is asked for.
+        memtable_bytes: 1 << 30,
+        wal_bytes_max: Some(1 << 40),
+        compaction: "T32".parse().unwrap(),
+        target_file_bytes,
+        // Without threads one part comes after the other.
+        background: Background::Inline,
+        compaction_threads: parts,
+        cache_bytes: 0,
+        ..Options::default()
+    };
+    let mut db = Db::open(dir.path(), options(run_bytes / 8)).unwrap();
+    // Bytes that do not compress, from another place for each value.
+    let noise: Vec<u8> = (0..(8 << 20) / 8).flat_map(|word| key(word, false)[..8].to_owned()).collect();
+    let count = run_bytes / (value_bytes + 16);
+    for run in 0..RUNS {
+        let keyspace = db.keyspace("k").unwrap();
+        for number in 0..count {
+            let from = (number * 97 % ((7 << 20) - value_bytes)) as usize;
+            let value = &noise[from..from + value_bytes as usize];
+            keyspace.put(&key(number * RUNS + run, false), value).unwrap();
+        }
+        db.flush().unwrap();
+        if run == 0 {
+            // Into several files, so that there is where to part it; then into large ones.
+            db.compact().unwrap();
+            drop((keyspace, db));
+            db = Db::open(dir.path(), options(run_bytes)).unwrap();
+        }
+    }
+    let memory = measure(|| db.compact().unwrap());
+    let stats = db.stats().unwrap();
+    assert_eq!(stats.keyspaces[0].runs.len(), 1);
+    assert!(stats.keyspaces[0].runs[0].bytes > 2 * run_bytes, "{:?}", stats.keyspaces[0].runs);
+    memory.bytes_max as usize
+}
+
+#[test]
+fn compactions_need_no_more_than_they_may() {
+    let mut wrong = Vec::new();
+    for value_bytes in [100, 16 << 10, 1 << 20] {
+        for parts in [1, 4] {
+            let used = parts * memory_of_a_compaction(20 << 20, value_bytes, parts);
+            let most = COMPACTION_BYTES_MAX + parts * RUNS as usize * value_bytes as usize;
+            let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+            let line =
+                format!("values of {value_bytes}, {parts} parts: {:.1} MiB of {:.1}", mib(used), mib(most));
+            println!("{line}");
+            if used > most {
                 wrong.push(line);
             }
         }

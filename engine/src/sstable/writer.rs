@@ -36,6 +36,9 @@ use crate::sync::{Mutex, lock};
 /// one of long values.
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// Bytes of a piece of a column chunk, roughly: it ends with a page.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// Pages grow past their limits by this factor rather than part the versions of
 /// a key.
 const STRETCH: usize = 4;
@@ -107,10 +110,33 @@ impl PageRows {
     }
 }
 
+/// Encoded pages of a column, in pieces: one long vector would be copied as it grows,
+/// and take twice its bytes.
+#[derive(Default)]
+struct Chunk {
+    pieces: Vec<Vec<u8>>,
+}
+
+impl Chunk {
+    /// Where the next page goes.
+    fn end(&mut self) -> &mut Vec<u8> {
+        match self.pieces.last() {
+            Some(last) if last.len() < PIECE_BYTES => {}
+            _ => self.pieces.push(Vec::new()),
+        }
+        let last = self.pieces.len() - 1;
+        &mut self.pieces[last]
+    }
+
+    fn len(&self) -> usize {
+        self.pieces.iter().map(Vec::len).sum()
+    }
+}
+
 /// The row group that is being filled: its encoded pages.
 #[derive(Default)]
 struct GroupRows {
-    chunks: [Vec<u8>; COLUMNS_MAX],
+    chunks: [Chunk; COLUMNS_MAX],
     /// Bytes of all chunks.
     bytes: usize,
     /// Bytes of each chunk before compression.
@@ -118,21 +144,6 @@ struct GroupRows {
     pages: Vec<PageInfo>,
     hashes: Vec<u64>,
     rows: usize,
-}
-
-impl GroupRows {
-    /// Empties it for the next row group, which needs as much memory.
-    fn clear(&mut self, chunk_bytes_max: usize) {
-        for chunk in &mut self.chunks {
-            chunk.clear();
-            chunk.shrink_to(chunk_bytes_max);
-        }
-        self.bytes = 0;
-        self.uncompressed = [0; COLUMNS_MAX];
-        self.pages.clear();
-        self.hashes.clear();
-        self.rows = 0;
-    }
 }
 
 /// A lower and an upper bound, as the column index has them.
@@ -246,7 +257,7 @@ impl TableWriter {
         self.finish_page()?;
         self.finish_full_group()?;
         for (chunk, raw) in self.group.chunks.iter_mut().zip(&page.raw) {
-            chunk.extend_from_slice(raw);
+            chunk.end().extend_from_slice(raw);
         }
         self.group.hashes.extend((0..page.rows()).map(|row| hash_key(page.keys.get(row))));
         self.last_seq = page.last_seq;
@@ -426,7 +437,7 @@ impl TableWriter {
         let compress = self.options.compression == Compression::Snappy;
         let encoder = &mut self.encoder;
         let expires = self.options.expires;
-        let [keys, values, seqs, kinds, expiries] = &mut group.chunks;
+        let [keys, values, seqs, kinds, expiries] = group.chunks.each_mut().map(Chunk::end);
         let mut encode = || -> Result<[Written; COLUMNS_MAX], PageTooLarge> {
             Ok([
                 encoder.bytes(keys, &page.key_lengths, &page.keys, false)?,
@@ -480,7 +491,7 @@ impl TableWriter {
             return Ok(());
         }
         self.sync_written()?;
-        let mut group = std::mem::take(&mut self.group);
+        let group = std::mem::take(&mut self.group);
         let group_offset = self.out.bytes_written();
         let filter = filter::build(&group.hashes, self.options.bloom_bits_per_key);
         let filter_offset = group_offset + group.bytes;
@@ -489,7 +500,9 @@ impl TableWriter {
         let mut offset_indexes = Vec::with_capacity(column_count);
         for (column, chunk) in group.chunks.iter().enumerate().take(column_count) {
             let offset = self.out.bytes_written();
-            self.write(chunk)?;
+            for piece in &chunk.pieces {
+                self.write(piece)?;
+            }
             offset_indexes.push(Some(offset_index(&group.pages, column, offset)));
             let chunk = self.chunk(&group, column, offset);
             chunks.push(match column {
@@ -516,8 +529,6 @@ impl TableWriter {
         self.row_groups.push(row_group);
         self.column_indexes.push(indexes);
         self.offset_indexes.push(offset_indexes);
-        group.clear(2 * self.options.row_group_bytes);
-        self.group = group;
         Ok(())
     }
 
