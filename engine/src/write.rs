@@ -8,7 +8,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::hint;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use crate::options::Durability;
 use crate::read_set::ReadSet;
 use crate::sstable::hash_key;
 use crate::stall::Buffered;
+use crate::sync::atomic::AtomicU8;
 use crate::sync::{Condvar, Mutex, lock};
 use crate::wal::Wal;
 
@@ -53,7 +55,7 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         let mut queue = lock(&self.0.queue);
         match queue.waiting.front() {
-            Some(next) => next.turn(Turn::Lead),
+            Some(next) => next.turn(LEAD),
             None => queue.led = false,
         }
     }
@@ -76,19 +78,25 @@ struct Request {
     /// What a transaction has read, to be looked at again.
     reads: Option<ReadSet>,
     outcome: OnceLock<Result<()>>,
-    turn: Mutex<Turn>,
+    /// What it is to do.
+    turn: AtomicU8,
+    /// For one that sleeps.
+    asleep: Mutex<()>,
     turned: Condvar,
 }
 
-/// What one that waits is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    Wait,
-    /// Commit what waits.
-    Lead,
-    /// Nothing more: somebody has committed it.
-    Go,
-}
+/// Its turn has not come, and it looks whether it has.
+const WAIT: u8 = 0;
+/// Its turn has not come, and it is to be woken.
+const SLEEP: u8 = 1;
+/// It is to commit what waits.
+const LEAD: u8 = 2;
+/// Somebody has committed it.
+const GO: u8 = 3;
+
+/// How often a commit looks whether its turn has come before it sleeps: for as long as a
+/// small commit takes, as waking one that sleeps takes longer than that.
+const LOOKS: u32 = if cfg!(feature = "shuttle") { 1 } else { 300 };
 
 impl WritePath {
     /// The write path of a database whose last commit is `last_seq`.
@@ -123,7 +131,7 @@ impl WritePath {
         let request = Arc::new(request);
         queue.waiting.push_back(Arc::clone(&request));
         drop(queue);
-        if request.wait() == Turn::Lead {
+        if request.wait() == LEAD {
             let _lead = Lead(self);
             let group = self.take_group();
             let group = Group(&group);
@@ -189,29 +197,44 @@ impl Drop for Group<'_> {
     fn drop(&mut self) {
         for request in self.0 {
             request.outcome.get_or_init(|| Err(Error::Poisoned("a commit beside this one panicked".into())));
-            request.turn(Turn::Go);
+            request.turn(GO);
         }
     }
 }
 
 impl Request {
     fn new(batch: Vec<u8>, durability: Durability, reads: Option<ReadSet>) -> Self {
-        let (outcome, turn, turned) = (OnceLock::new(), Mutex::new(Turn::Wait), Condvar::new());
-        Request { batch, durability, reads, outcome, turn, turned }
+        let (outcome, turn) = (OnceLock::new(), AtomicU8::new(WAIT));
+        let (asleep, turned) = (Mutex::default(), Condvar::new());
+        Request { batch, durability, reads, outcome, turn, asleep, turned }
     }
 
-    fn turn(&self, turn: Turn) {
-        *lock(&self.turn) = turn;
-        self.turned.notify_one();
+    fn turn(&self, turn: u8) {
+        if self.turn.swap(turn, AcqRel) == SLEEP {
+            // It has gone to sleep once the lock is free.
+            drop(lock(&self.asleep));
+            self.turned.notify_one();
+        }
     }
 
     /// Waits for something to do.
-    fn wait(&self) -> Turn {
-        let mut turn = lock(&self.turn);
-        while *turn == Turn::Wait {
-            turn = self.turned.wait(turn).unwrap_or_else(PoisonError::into_inner);
+    fn wait(&self) -> u8 {
+        // A sync takes longer than it is worth looking.
+        let looks = if self.durability == Durability::Sync { 0 } else { LOOKS };
+        for _ in 0..looks {
+            match self.turn.load(Acquire) {
+                WAIT => hint::spin_loop(),
+                turn => return turn,
+            }
         }
-        *turn
+        let mut asleep = lock(&self.asleep);
+        let _ = self.turn.compare_exchange(WAIT, SLEEP, AcqRel, Acquire);
+        loop {
+            match self.turn.load(Acquire) {
+                SLEEP => asleep = self.turned.wait(asleep).unwrap_or_else(PoisonError::into_inner),
+                turn => return turn,
+            }
+        }
     }
 
     fn outcome(&self) -> Result<()> {
