@@ -99,20 +99,52 @@ impl Page {
             if pair.is_none() {
                 rest.clear();
             }
-            Some(pair.ok_or_else(|| Error::invalid("not a page: a pair is cut short")))
+            Some(pair.ok_or_else(cut_short))
+        })
+    }
+
+    /// The pairs, lent by the page: faster than [`Page::pairs`] where each is looked at
+    /// and let go.
+    ///
+    /// # Errors
+    /// As [`Page::pairs`].
+    pub fn pairs_borrowed(&self) -> impl Iterator<Item = Result<(&[u8], &[u8])>> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let (key_len, value_len) = match pair_lengths(rest) {
+                _ if rest.is_empty() => return None,
+                Some(lengths) => lengths,
+                None => {
+                    rest = &[];
+                    return Some(Err(cut_short()));
+                }
+            };
+            let (key, after) = rest[PAIR_HEADER_BYTES..].split_at(key_len);
+            let (value, after) = after.split_at(value_len);
+            rest = after;
+            Some(Ok((key, value)))
         })
     }
 }
 
-fn split_pair(rest: &mut Bytes) -> Option<(Bytes, Bytes)> {
-    let header: [u8; 8] = *rest.first_chunk()?;
-    let [k0, k1, k2, k3, v0, v1, v2, v3] = header;
+/// Bytes of the lengths before a pair.
+const PAIR_HEADER_BYTES: usize = 8;
+
+fn cut_short() -> Error {
+    Error::invalid("not a page: a pair is cut short")
+}
+
+/// Lengths of the key and the value of the first pair, if all of it is there.
+fn pair_lengths(rest: &[u8]) -> Option<(usize, usize)> {
+    let [k0, k1, k2, k3, v0, v1, v2, v3] = *rest.first_chunk::<PAIR_HEADER_BYTES>()?;
     let key_len = u32::from_le_bytes([k0, k1, k2, k3]) as usize;
     let value_len = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
-    if key_len.checked_add(value_len)? > rest.len() - header.len() {
-        return None;
-    }
-    let _ = rest.split_to(header.len());
+    (key_len.checked_add(value_len)? <= rest.len() - PAIR_HEADER_BYTES).then_some((key_len, value_len))
+}
+
+fn split_pair(rest: &mut Bytes) -> Option<(Bytes, Bytes)> {
+    let (key_len, value_len) = pair_lengths(rest)?;
+    let _ = rest.split_to(PAIR_HEADER_BYTES);
     Some((rest.split_to(key_len), rest.split_to(value_len)))
 }
 
@@ -138,9 +170,14 @@ pub fn split_keys(mut packed: &[u8]) -> Result<Vec<&[u8]>> {
 pub struct PageBuilder(BytesMut);
 
 impl PageBuilder {
+    /// A page of about so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        PageBuilder(BytesMut::with_capacity(bytes))
+    }
+
     /// Adds a pair.
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
-        self.0.reserve(8 + key.len() + value.len());
+        self.0.reserve(PAIR_HEADER_BYTES + key.len() + value.len());
         self.0.put_u32_le(key.len() as u32);
         self.0.put_u32_le(value.len() as u32);
         self.0.put_slice(key);
@@ -411,9 +448,13 @@ mod tests {
         let pairs: Vec<_> = page.pairs().map(Result::unwrap).collect();
         assert_eq!(pairs.len(), 3);
         assert_eq!((&pairs[2].0[..], &pairs[2].1[..]), (&b"key"[..], &b"value"[..]));
+        let borrowed: Vec<_> = page.pairs_borrowed().map(Result::unwrap).collect();
+        assert!(borrowed.iter().copied().eq(pairs.iter().map(|(key, value)| (&key[..], &value[..]))));
         for cut in 1..page.0.len() {
-            let ok = Page(page.0.slice(..cut)).pairs().all(|pair| pair.is_ok());
-            assert_eq!(ok, cut == whole_pair || cut == whole_pair + 8, "cut at {cut}");
+            let cut_off = Page(page.0.slice(..cut));
+            let ok = cut == whole_pair || cut == whole_pair + 8;
+            assert_eq!(cut_off.pairs().all(|pair| pair.is_ok()), ok, "cut at {cut}");
+            assert_eq!(cut_off.pairs_borrowed().all(|pair| pair.is_ok()), ok, "cut at {cut}");
         }
     }
 }

@@ -105,8 +105,12 @@ pub fn packed(bytes: &[u8]) {
         let len: usize = keys.iter().map(|key| 4 + key.len()).sum();
         assert_eq!(len, bytes.len(), "keys and their lengths are all there is");
     }
+    let page = Page(Bytes::copy_from_slice(bytes));
+    let borrowed = page.pairs_borrowed().map_while(Result::ok);
+    let pairs: Vec<(Bytes, Bytes)> = page.pairs().map_while(Result::ok).collect();
+    assert!(borrowed.eq(pairs.iter().map(|(key, value)| (&key[..], &value[..]))), "lent or not");
     let mut len = 0;
-    for pair in Page(Bytes::copy_from_slice(bytes)).pairs() {
+    for pair in page.pairs() {
         let Ok((key, value)) = pair else { return };
         len += 8 + key.len() + value.len();
     }

@@ -118,7 +118,7 @@ impl Database for Db {
         let bounds = (range.start.clone(), range.end.clone());
         let moment = self.core().moment(&view, seq);
         let rows = RowCursor::new(keyspace.inner, view, bounds, moment, range.reverse, None)?;
-        Ok(Box::new(PageScan { engine: Arc::clone(&self.engine), rows }))
+        Ok(Box::new(PageScan::new(Arc::clone(&self.engine), rows)))
     }
 
     fn flush(&self) -> Result<()> {
@@ -179,17 +179,26 @@ impl Database for Db {
 
 /// A scan that keeps its database open.
 pub(super) struct PageScan {
-    pub engine: Arc<Engine>,
-    pub rows: RowCursor,
+    engine: Arc<Engine>,
+    rows: RowCursor,
+    /// Bytes of the page before: the next one may have as many.
+    page_bytes: usize,
+}
+
+impl PageScan {
+    pub fn new(engine: Arc<Engine>, rows: RowCursor) -> PageScan {
+        PageScan { engine, rows, page_bytes: 0 }
+    }
 }
 
 impl Scan for PageScan {
     fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
         self.engine.parts.core.check_open()?;
-        let mut page = PageBuilder::default();
+        let mut page = PageBuilder::with_capacity(self.page_bytes);
         while (page.is_empty() || page.len() < bytes_max) && self.rows.advance()? {
             page.push(self.rows.key(), self.rows.value());
         }
+        self.page_bytes = page.len();
         Ok(page.finish())
     }
 }

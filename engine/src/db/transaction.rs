@@ -302,7 +302,7 @@ impl Transaction {
         let keyspace = Arc::clone(keyspace);
         let rows = RowCursor::new(keyspace, view, bounds, self.moment(), range.reverse, own);
         let rows = self.note(rows)?;
-        Ok(Box::new(PageScan { engine: Arc::clone(&self.engine), rows }))
+        Ok(Box::new(PageScan::new(Arc::clone(&self.engine), rows)))
     }
 }
 

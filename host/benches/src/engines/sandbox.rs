@@ -49,9 +49,9 @@ impl Sandboxed {
             if page.is_empty() {
                 return Ok(());
             }
-            for pair in page.pairs() {
+            for pair in page.pairs_borrowed() {
                 let (key, value) = pair?;
-                if !show(&key, &value) {
+                if !show(key, value) {
                     return Ok(());
                 }
             }
