@@ -53,6 +53,9 @@ mod job;
 pub mod key;
 mod keyspace;
 pub mod manifest;
+#[cfg(feature = "measuring")]
+#[doc(hidden)]
+pub mod measuring;
 pub mod memtable;
 mod merge;
 pub mod merge_operator;

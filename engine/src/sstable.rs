@@ -29,6 +29,8 @@ pub(crate) mod fuzzing;
 mod index;
 mod integrity;
 mod keys;
+#[cfg(feature = "measuring")]
+pub(crate) mod measuring;
 mod page;
 mod salvage;
 mod schema;

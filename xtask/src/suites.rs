@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::demo;
 use crate::setup::{self, Missing, TARGETS};
-use crate::shell::{built, cargo, command, heading, root, run, say, seconds, target};
+use crate::shell::{built, cargo, command, find, heading, root, run, say, seconds, target};
 
 struct Suite {
     name: &'static str,
@@ -28,6 +28,12 @@ const SUITES: &[Suite] = &[
         what: "threads of the engine in thousands of orders, under shuttle",
         needs: "",
         run: schedules,
+    },
+    Suite {
+        name: "instructions",
+        what: "instructions of puts, gets, scans and the inner loops: at most 5 % off",
+        needs: "valgrind, x86-64",
+        run: instructions,
     },
     Suite { name: "builds", what: "the engine for every WebAssembly target", needs: "", run: builds },
     Suite {
@@ -118,6 +124,13 @@ fn native() -> Result<(), Missing> {
 
 fn schedules() -> Result<(), Missing> {
     Ok(run(cargo().args(["test", "--package", "duramen", "--features", "shuttle", "--test", "schedules"]))?)
+}
+
+fn instructions() -> Result<(), Missing> {
+    if !cfg!(target_arch = "x86_64") || find("valgrind").is_none() {
+        return Err(Missing::Needs("valgrind, on x86-64"));
+    }
+    Ok(run(cargo().args(["run", "--quiet", "--release", "--package", "duramen-loops"]))?)
 }
 
 fn builds() -> Result<(), Missing> {
