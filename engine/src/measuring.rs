@@ -59,17 +59,16 @@ pub(crate) fn scattered(number: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// A key of 16 bytes.
-pub(crate) fn key(number: u64) -> [u8; 16] {
+/// A key of 16 bytes, in no order.
+pub fn key(number: u64) -> [u8; 16] {
     ((u128::from(scattered(number)) << 64) | u128::from(number)).to_be_bytes()
 }
 
-/// A value of which a half compresses.
-pub(crate) fn value(number: u64) -> Vec<u8> {
-    let mut value: Vec<u8> =
+/// A value whose second half repeats the first.
+pub fn value(number: u64) -> Vec<u8> {
+    let half: Vec<u8> =
         (0..).flat_map(|word| scattered(number + word).to_le_bytes()).take(VALUE_BYTES / 2).collect();
-    value.resize(VALUE_BYTES, 0);
-    value
+    half.repeat(2)
 }
 
 /// A memtable with every `step`th key from `first` on.

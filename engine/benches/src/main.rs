@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::{env, fs};
 
-use duramen::measuring::{Loop, loops};
+use duramen::measuring::{Loop, key, loops, value};
 use duramen::storage::memory::MemoryStorage;
 use duramen::{Background, Database, Db, Keyspace, Options};
 
@@ -126,18 +126,9 @@ fn open() -> (Db, Keyspace) {
     (db, keyspace)
 }
 
-/// A key of 16 bytes, in no order.
-fn key(number: u64) -> [u8; 16] {
-    let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((u128::from(scattered) << 64) | u128::from(number)).to_be_bytes()
-}
-
 fn put_rows(keyspace: &Keyspace, first: u64, step: u64) {
     for number in (first..ROWS).step_by(step as usize) {
-        let key = key(number);
-        let mut value = [0; 100];
-        value.chunks_mut(16).take(3).for_each(|chunk| chunk.copy_from_slice(&key));
-        keyspace.put(&key, &value).unwrap();
+        keyspace.put(&key(number), &value(number)).unwrap();
     }
 }
 
