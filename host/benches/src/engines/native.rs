@@ -60,10 +60,12 @@ pub fn options(setup: &Setup) -> Result<Options> {
 /// Carries out `--option name=value`.
 fn set(options: &mut Options, option: &str) -> Result<()> {
     let (name, value) = option.split_once('=').ok_or("an option is NAME=VALUE")?;
-    let bytes = || value.parse::<usize>().map_err(|_| format!("{name} is a number of bytes, not {value}"));
+    let number = |what: &str| value.parse::<usize>().map_err(|_| format!("{name} is {what}, not {value}"));
+    let bytes = || number("a number of bytes");
     match name {
         "memtable_bytes" => options.memtable_bytes = bytes()?,
         "cache_bytes" => options.cache_bytes = bytes()?,
+        "compaction_threads" => options.compaction_threads = number("a number of threads")?,
         "target_file_bytes" => options.target_file_bytes = bytes()? as u64,
         "wal_bytes_max" => options.wal_bytes_max = Some(bytes()? as u64),
         "compaction" => options.compaction = value.parse()?,
@@ -75,8 +77,8 @@ fn set(options: &mut Options, option: &str) -> Result<()> {
             }
         }
         _ => {
-            let known =
-                "memtable_bytes, cache_bytes, target_file_bytes, wal_bytes_max, compaction, compression";
+            let known = "memtable_bytes, cache_bytes, target_file_bytes, wal_bytes_max, compaction, \
+                 compaction_threads, compression";
             return Err(format!("no such option: {name}; there are {known}").into());
         }
     }
