@@ -10,7 +10,9 @@
 //!
 //! **What a gap says.** No key in `[start, end)` has a value for whoever reads at `seq`
 //! or later, by a clock at `now_ms` or later. It is a shortcut and no more: whoever
-//! reads at another moment walks as if there were none.
+//! reads at another moment walks as if there were none. What was learned from a view in
+//! which nothing expires holds for such views alone: a reader who began before a
+//! compaction dropped what had expired may still see it, by the clock of then.
 //!
 //! **How it is learned.** A forward scan walked from `start` to its first row, or to its
 //! end, and met many dead keys: that range has no value at the moment of the scan.
@@ -102,7 +104,8 @@ struct Gap {
     /// Where it ends; at `start` while nothing is known.
     end: Edge,
     seq: SequenceNumber,
-    now_ms: u64,
+    /// `None` where nothing expired in the view that it was learned from.
+    now_ms: Option<u64>,
     /// Puts above it, at or after `start`, have been told.
     armed_at: SequenceNumber,
     /// The least key of those.
@@ -197,7 +200,7 @@ impl Gaps {
             start: walk.start.to_vec(),
             end: Edge::Key(walk.start.to_vec()),
             seq: walk.moment.seq,
-            now_ms: walk.moment.now_ms,
+            now_ms: None,
             armed_at: SequenceNumber(self.putting.load(SeqCst)),
             least_put: Edge::Open,
             idle_puts: 0,
@@ -216,7 +219,8 @@ impl Walk<'_> {
 
 impl Gap {
     fn holds_at(&self, moment: Moment, timeless: bool) -> bool {
-        self.seq <= moment.seq && (timeless || self.now_ms <= moment.now_ms)
+        let by_then = timeless || self.now_ms.is_some_and(|now_ms| now_ms <= moment.now_ms);
+        self.seq <= moment.seq && by_then
     }
 
     /// Takes in a walk that began within it, as far as nothing was put there since; false
@@ -238,7 +242,7 @@ impl Gap {
             self.end = end;
         }
         self.seq = seq;
-        self.now_ms = if walk.timeless { 0 } else { now_ms };
+        self.now_ms = (!walk.timeless).then_some(now_ms);
         self.idle_puts = 0;
         true
     }

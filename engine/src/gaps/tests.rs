@@ -10,12 +10,12 @@ use std::sync::atomic::AtomicU64 as Clock;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
-use crate::api::{Database, DatabaseTransaction, ScanRange};
+use crate::api::{Database, DatabaseTransaction, Progress, ScanRange};
 use crate::batch::WriteBatch;
 use crate::db::{Db, Keyspace, Rows, Snapshot, Transaction};
 use crate::key::Expiry;
 use crate::keyspace::View;
-use crate::options::{Background, Durability, Environment, KeyspaceOptions, MemtableKind, Options};
+use crate::options::{Background, Budget, Durability, Environment, KeyspaceOptions, MemtableKind, Options};
 use crate::read::RowCursor;
 use crate::storage::memory::MemoryStorage;
 
@@ -96,9 +96,10 @@ fn a_clock_that_goes_back_knows_nothing_of_it() {
     gaps.learn(walk("c", edge("f"), moment(9, 49)));
     assert_eq!(gaps.end_of(b"", moment(9, 49), false), None);
     assert_eq!(gaps.end_of(b"c", moment(9, 49), false), Some(edge("f")));
-    // Where nothing expires, it is so at every time.
-    gaps.learn(Walk { timeless: true, ..walk("c", edge("g"), moment(9, 50)) });
-    assert_eq!(gaps.end_of(b"c", moment(9, 0), false), Some(edge("g")));
+    // Where nothing expires, it is so for those for whom nothing does.
+    gaps.learn(Walk { timeless: true, ..walk("c", edge("g"), moment(9, 0)) });
+    assert_eq!(gaps.end_of(b"c", moment(9, 0), true), Some(edge("g")));
+    assert_eq!(gaps.end_of(b"c", moment(9, 99), false), None);
 }
 
 #[test]
@@ -221,6 +222,29 @@ impl Environment for TestClock {
     fn random(&self) -> u64 {
         7
     }
+}
+
+/// What had expired is dropped, and then a scan learns from a view in which nothing
+/// expires; whoever began before sees it all the same.
+#[test]
+fn a_reader_from_before_an_expiry_sees_what_was_there() {
+    let clock = Arc::new(TestClock(Clock::new(1000)));
+    let environment = Arc::clone(&clock) as Arc<dyn Environment>;
+    let options = Options { background: Background::Inline, environment, ..Options::default() };
+    let db = Db::open_with(Arc::new(MemoryStorage::new()), options).unwrap();
+    let keyspace = db.keyspace("k").unwrap();
+    keyspace.put_until(b"e", b"", Expiry(1100)).unwrap();
+    db.flush().unwrap();
+    for number in 0..=DEAD_KEYS_MIN as u8 {
+        keyspace.delete(&[b'd', number]).unwrap();
+    }
+    let mut early = keyspace.range::<&[u8]>(..);
+    clock.0.store(2000, Relaxed);
+    while db.maintain(Budget::bytes(1 << 20)).unwrap() == Progress::More {}
+    assert!(!keyspace.inner.view().version.expires(), "the table is dropped");
+    assert!(keyspace.range::<&[u8]>(..).next().is_none());
+    assert!(keyspace.inner.gaps.end_of(b"", moment(u64::MAX, 2000), true).is_some());
+    assert_eq!(&early.next().unwrap().unwrap().0[..], b"e");
 }
 
 /// Values, and when they expire; 0 is never.
