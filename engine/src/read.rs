@@ -381,6 +381,7 @@ impl RowCursor {
             }
             self.key.clear();
             self.key.extend_from_slice(entry.key);
+            passed = 0;
             let gone = entry.is_gone(self.moment.now_ms) || self.is_hidden(entry.key, entry.seq);
             if !gone && entry.kind == ValueKind::Merge {
                 self.operands.push(self.merge.value());
