@@ -1,7 +1,7 @@
 //! Who drives flushes and compactions.
 //!
-//! There are two lanes, one for flushes and one for compactions, each with at
-//! most one job. Whoever holds a lane's lock moves its job on by a step: worker
+//! There are three lanes: for flushes and for compactions, each with at most one job,
+//! and for what is done ahead for the log ([`crate::open_wals`]). Whoever holds a lane's lock moves its job on by a step: worker
 //! threads natively; on wasm the writers, in proportion to what they write, and
 //! a host that calls `maintain`. A caller that waits for a job drives it too.
 
@@ -53,7 +53,7 @@ const PAUSE_MS_MAX: u64 = 50;
 /// How long a worker waits before it tries again what failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The two lanes.
+/// The lanes.
 #[derive(Default)]
 pub(crate) struct Background {
     flush: Mutex<Option<Flush>>,
@@ -63,8 +63,8 @@ pub(crate) struct Background {
     /// Delay that writers owe, in nanoseconds.
     delay_ns: AtomicU64,
     stopping: AtomicBool,
-    /// Why the flush lane, and the compaction lane, do not proceed.
-    trouble: Mutex<[Option<Trouble>; 2]>,
+    /// Why a lane does not proceed.
+    trouble: Mutex<[Option<Trouble>; Lane::ALL.len()]>,
 }
 
 /// What is known of a lane that has failed and has not succeeded since.
@@ -133,6 +133,10 @@ impl Background {
                 let mut state = lock(&self.compaction);
                 self.noted(core, lane, state.step(core, budget))
             }
+            Lane::Log => {
+                let step = core.open_wals.step(core);
+                self.noted(core, lane, step.map(|done| if done { Step::Finished } else { Step::Idle }))
+            }
         };
         Ok(if step? == Step::Idle { Progress::Done } else { Progress::More })
     }
@@ -145,11 +149,12 @@ impl Background {
             Ok(Step::Part) => {}
             Ok(Step::Idle | Step::Finished) => *trouble = None,
             Err(error) => {
-                let failures = match lane {
-                    Lane::Flush => &core.counters.flush_failures,
-                    Lane::Compaction => &core.counters.compaction_failures,
-                };
-                failures.fetch_add(1, Relaxed);
+                match lane {
+                    Lane::Flush => drop(core.counters.flush_failures.fetch_add(1, Relaxed)),
+                    Lane::Compaction => drop(core.counters.compaction_failures.fetch_add(1, Relaxed)),
+                    // Whoever commits does it instead, and is told what is wrong.
+                    Lane::Log => {}
+                }
                 let now = core.options.environment.monotonic_ms();
                 let (count, since_ms) = trouble.as_ref().map_or((0, now), |t| (t.count, t.since_ms));
                 *trouble = Some(Trouble { error: error.duplicate(), count: count + 1, since_ms });
@@ -167,7 +172,7 @@ impl Background {
             let since_ms = now.saturating_sub(*since_ms);
             Some(BackgroundError { lane, message: error.to_string(), count: *count, since_ms })
         };
-        [Lane::Flush, Lane::Compaction].into_iter().filter_map(error).collect()
+        Lane::ALL.into_iter().filter_map(error).collect()
     }
 
     /// Flushes whatever waits.
@@ -248,9 +253,10 @@ impl Background {
         }
     }
 
-    /// Works for about `budget` in both lanes; compactions come second, and go on
+    /// Works for about `budget` in all lanes; compactions come last, and go on
     /// where flushes fail: they may free the space that these lack.
     pub fn maintain(&self, core: &Core, budget: Budget) -> Result<Progress> {
+        let logged = self.step(core, Lane::Log, budget);
         let mut left = budget.bytes.max(1);
         while left > 0 {
             let slice = Budget::bytes(left.min(SLICE_BYTES));
@@ -261,7 +267,7 @@ impl Background {
             }
             let compacted = self.step(core, Lane::Compaction, slice)?;
             if flushed? == Progress::Done && compacted == Progress::Done {
-                return Ok(Progress::Done);
+                return logged.map(|_| Progress::Done);
             }
         }
         Ok(Progress::More)

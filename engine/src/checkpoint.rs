@@ -269,7 +269,7 @@ fn freeze(core: &Core, writes: &WritePath) -> Result<Frozen> {
         let versions = core.keyspaces().iter().map(|keyspace| Arc::clone(&keyspace.view().version)).collect();
         let lengths = lock(&core.old_wals);
         let length = |number: &FileNumber| match lengths.get(number) {
-            Some(bytes) => Ok((*number, *bytes)),
+            Some(wal) => Ok((*number, wal.bytes)),
             None => Ok((*number, core.storage.open(&filename::wal(*number))?.size()?)),
         };
         let wals = state.wals.keys().map(length).collect::<Result<_>>()?;

@@ -1,7 +1,7 @@
 //! What every part of an open database shares: its files, its keyspaces and
 //! what is visible.
 //!
-//! Order of locks: writer (of the write path), manifest, catalog, view. Whoever
+//! Order of locks: writer (of the write path), next WAL, manifest, catalog, view. Whoever
 //! holds one takes only later ones.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +17,7 @@ use crate::key::{FileNumber, KeyspaceId, SequenceNumber};
 use crate::keyspace::{Keyspace, View};
 use crate::manifest::{self, Manifest};
 use crate::merge_operator::{self, BuiltIn, MergeOperator};
+use crate::open_wals::OpenWals;
 use crate::options::{Background, KeyspaceOptions, Options};
 use crate::snapshots::Snapshots;
 use crate::sstable::{Cache, TableMeta};
@@ -47,11 +48,9 @@ pub(crate) struct Core {
     /// Highest sequence number that readers may see.
     pub visible: AtomicU64,
     pub manifest: Mutex<Manifest>,
-    /// Number of the WAL that takes batches; `u64::MAX` while there is none.
-    /// Changed to a WAL only with the manifest locked.
-    pub current_wal: AtomicU64,
-    /// WALs that take no more batches, and their length.
-    pub old_wals: Mutex<BTreeMap<FileNumber, u64>>,
+    pub open_wals: OpenWals,
+    /// WALs that take no more batches.
+    pub old_wals: Mutex<BTreeMap<FileNumber, OldWal>>,
     wal_pins: Mutex<WalPins>,
     catalog: RwLock<Catalog>,
     next_file: AtomicU64,
@@ -72,7 +71,7 @@ pub(crate) struct Parts {
     pub cache: Cache,
     pub manifest: Manifest,
     pub keyspaces: Vec<Arc<Keyspace>>,
-    pub old_wals: BTreeMap<FileNumber, u64>,
+    pub old_wals: BTreeMap<FileNumber, OldWal>,
     pub last_seq: SequenceNumber,
     pub next_file: FileNumber,
     pub counters: Counters,
@@ -95,7 +94,7 @@ impl Core {
             progress: Signal::default(),
             visible: AtomicU64::new(parts.last_seq.0),
             manifest: Mutex::new(parts.manifest),
-            current_wal: AtomicU64::new(u64::MAX),
+            open_wals: OpenWals::default(),
             old_wals: Mutex::new(parts.old_wals),
             wal_pins: Mutex::default(),
             catalog: RwLock::new(parts.keyspaces.into_iter().map(|k| (k.id, k)).collect()),
@@ -387,7 +386,7 @@ impl Core {
 
     /// Bytes of all WALs that take no more batches.
     pub fn old_wal_bytes(&self) -> u64 {
-        lock(&self.old_wals).values().sum()
+        lock(&self.old_wals).values().map(|wal| wal.bytes).sum()
     }
 }
 
@@ -397,6 +396,14 @@ fn unknown_outcome(error: Error) -> Error {
         Error::Poisoned(_) | Error::Locked(_) | Error::InvalidArgument(_) => error,
         other => Error::Poisoned(format!("the manifest could not be written ({other})")),
     }
+}
+
+/// A WAL that takes no more batches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OldWal {
+    pub bytes: u64,
+    /// Of its last batch, or the one before its first.
+    pub last_seq: SequenceNumber,
 }
 
 /// WALs that must stay for a while.

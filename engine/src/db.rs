@@ -92,7 +92,12 @@ impl Db {
         let parts = Arc::new(Parts { core, writes, background: Background::default() });
         let mut workers = Vec::new();
         if parts.core.threaded() {
-            for (name, lane) in [("duramen-flush", Lane::Flush), ("duramen-compact", Lane::Compaction)] {
+            for lane in Lane::ALL {
+                let name = match lane {
+                    Lane::Flush => "duramen-flush",
+                    Lane::Compaction => "duramen-compact",
+                    Lane::Log => "duramen-log",
+                };
                 let shared = Arc::clone(&parts);
                 let worker = thread::Builder::new()
                     .name(name.into())
@@ -285,7 +290,13 @@ impl Engine {
         let poisoned = matches!(core.check_writable(), Err(Error::Poisoned(_)));
         let sealed = self.parts.writes.close(core).and_then(|last_seq| {
             let mut manifest = lock(&core.manifest);
-            core.commit(&mut manifest, &[Item::CleanClose(last_seq)])
+            // One that was made ahead is needed no more.
+            let empty = core.open_wals.next();
+            let removed = empty.map(Item::WalRemoved);
+            let items: Vec<Item> = removed.into_iter().chain([Item::CleanClose(last_seq)]).collect();
+            core.commit(&mut manifest, &items)?;
+            empty.filter(|_| core.names_durable).into_iter().for_each(|number| core.remove_wal(number));
+            Ok(())
         });
         core.close();
         // Writers that wait for room need wait no more.

@@ -59,7 +59,8 @@ pub enum Item {
     TableAdded(Placed),
     /// An SSTable is no longer live.
     TableRemoved(KeyspaceId, FileNumber),
-    /// A WAL takes records from now on; its first one has this sequence number.
+    /// A WAL takes records from now on; its first one has this sequence number, or if
+    /// that is 0 the one after the last of the WAL before.
     WalAdded(FileNumber, SequenceNumber),
     /// Recovery read a WAL up to here; what follows is a torn tail.
     WalEnded(FileNumber, WalEnd),
@@ -421,7 +422,7 @@ pub struct KeyspaceRecord {
 /// A WAL in a [`State`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalRecord {
-    /// Sequence number of its first record.
+    /// Sequence number of its first record; 0 if that was not known.
     pub first_sequence: SequenceNumber,
     /// Where it ends, if a recovery has decided that.
     pub end: Option<WalEnd>,

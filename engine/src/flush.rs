@@ -1,7 +1,7 @@
 //! Flushes: a memtable that was set aside becomes an SSTable on level 0.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::core::Core;
 use crate::edit::{Header, Item, Placed, State};
@@ -81,10 +81,12 @@ impl Flush {
         let State { wals, header, .. } = manifest.state();
         let unneeded = self.unneeded_wals(core, wals.keys());
         let mut items = vec![Item::Keyspace(self.keyspace.id, facts)];
-        if unneeded.len() == wals.len() {
-            // Nothing but tables would tell the last commit, and they may go with
-            // their keyspace. No WAL is listed that could take another one.
-            items.push(Item::Header(Header { last_sequence: core.visible(), ..*header }));
+        let last_of = |number| lock(&core.old_wals).get(number).map(|wal| wal.last_seq);
+        if let Some(last) = unneeded.iter().filter_map(last_of).max() {
+            // Where no later WAL has a batch, nothing but tables would tell the last
+            // commit, and they may go with their keyspace.
+            let last_sequence = header.last_sequence.max(last);
+            items.push(Item::Header(Header { last_sequence, ..*header }));
         }
         items.extend(unneeded.iter().copied().map(Item::WalRemoved));
         core.install(&self.keyspace, &mut manifest, items, &[], added, |view, version| View {
@@ -114,7 +116,7 @@ impl Flush {
         listed: impl Iterator<Item = &'a FileNumber>,
     ) -> Vec<FileNumber> {
         // Read before the memtables: a WAL that becomes current later is newer.
-        let mut needed = FileNumber(core.current_wal.load(Acquire));
+        let mut needed = core.open_wals.oldest();
         for keyspace in core.keyspaces() {
             let view = keyspace.view();
             let others = view.memtables().filter(|memory| !Arc::ptr_eq(memory, &self.memory));

@@ -59,6 +59,7 @@ pub mod measuring;
 pub mod memtable;
 mod merge;
 pub mod merge_operator;
+mod open_wals;
 pub mod options;
 pub mod range_delete;
 mod read;

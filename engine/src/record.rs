@@ -6,7 +6,8 @@
 //!          | synced_offset u64 | seq u64 | payload
 //! kind    := 1 header | 2 batch (WAL) | 3 seal | 4 edit (manifest)
 //! header  := magic "DURAMEN\0" | format_version u32 | log_kind u8 | zero 3 bytes
-//!          | log_number u64 | database_id u64           seq: the first one to come
+//!          | log_number u64 | database_id u64           seq: the first one to come,
+//!                                                       0 if that was not known
 //! seal    := log_length u64, this frame included        seq: the last one before
 //! ```
 //!
@@ -25,8 +26,8 @@
 //! that must be complete all damage is corruption, as are bytes after a seal.
 //!
 //! Invariants of the writer: one frame or group is one call of the storage; a
-//! log ends at a frame boundary unless its writer is broken; a seal is written
-//! only once everything before it is synced, and ends the log.
+//! log ends at a frame boundary unless its writer is broken; a seal ends the log, and
+//! it counts once it is synced with everything before it.
 
 mod reader;
 mod salvage;
@@ -38,7 +39,7 @@ use crate::key::{FileNumber, SequenceNumber};
 
 pub use reader::{Ending, Frame, LogReader, Tail};
 pub(crate) use salvage::{LogSalvage, Piece, identify};
-pub use writer::LogWriter;
+pub use writer::{LogSyncer, LogWriter};
 
 /// Version of all file formats that this build writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;

@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use crate::batch;
-use crate::core::{Core, Counters, Parts};
+use crate::core::{Core, Counters, OldWal, Parts};
 use crate::current::{self, CurrentState};
 use crate::edit::{Header, State, WalEnd, WalRecord};
 use crate::error::{Error, Result};
@@ -268,7 +268,7 @@ impl Recovery {
 
     /// Replays every WAL, in order; answers those that hold anything, with
     /// their lengths, and the last sequence number found.
-    fn replay_all(&mut self, state: &mut State) -> Result<(BTreeMap<FileNumber, u64>, SequenceNumber)> {
+    fn replay_all(&mut self, state: &mut State) -> Result<(BTreeMap<FileNumber, OldWal>, SequenceNumber)> {
         let listed: Vec<(FileNumber, WalRecord)> =
             state.wals.iter().map(|(n, record)| (*n, *record)).collect();
         let mut last_with_data = None;
@@ -281,30 +281,38 @@ impl Recovery {
         let mut last_seq = None;
         for (number, record) in listed {
             let path = filename::wal(number);
-            if let Some(SequenceNumber(last)) =
-                last_seq.filter(|last: &SequenceNumber| last.0 + 1 != record.first_sequence.0)
-            {
+            let may_be_torn = record.end.is_some() || last_with_data.is_none_or(|last| number >= last);
+            let found = self.replay(number, may_be_torn)?;
+            // One that was made ahead did not know what it would begin with.
+            let unknown = SequenceNumber(0);
+            if found.created_for.is_none_or(|seq| seq != unknown && seq != record.first_sequence) {
+                return Err(Error::corruption(path, 0, "the header is missing or that of another WAL"));
+            }
+            let told = Some(record.first_sequence).filter(|seq| *seq != unknown);
+            let Some(first) = told.or(found.first_seq) else {
+                state.wals.remove(&number);
+                continue;
+            };
+            let follows = match last_seq {
+                Some(SequenceNumber(last)) => first.0 == last + 1,
+                // What was in WALs that are not needed any more is in the header.
+                None => told.is_some() || first.0 <= state.header.last_sequence.0 + 1,
+            };
+            if !follows || found.first_seq.is_some_and(|seq| seq != first) {
+                let last = last_seq.unwrap_or(state.header.last_sequence).0;
                 let what = format!(
-                    "begins with commit {}, but the WAL before ends with commit {last}: commits are missing",
-                    record.first_sequence.0
+                    "begins with commit {}, but what comes before ends with commit {last}: commits are missing",
+                    found.first_seq.unwrap_or(first).0
                 );
                 return Err(Error::corruption(path, 0, what));
             }
-            let may_be_torn = record.end.is_some() || last_with_data.is_none_or(|last| number >= last);
-            let found = self.replay(number, may_be_torn)?;
-            if found.first_seq != Some(record.first_sequence) {
-                return Err(Error::corruption(path, 0, "the header is missing or that of another WAL"));
-            }
-            // A WAL begins with commit 1 at the earliest.
-            let end = record.first_sequence.0.saturating_add(found.batches).checked_sub(1);
-            let end = end.map(SequenceNumber);
-            let end = end.ok_or_else(|| Error::corruption(&path, 0, "a WAL that begins with commit 0"))?;
+            let end = SequenceNumber((first.0 - 1).saturating_add(found.batches));
             last_seq = Some(end);
             if found.batches == 0 {
                 state.wals.remove(&number);
                 continue;
             }
-            wals.insert(number, found.bytes);
+            wals.insert(number, OldWal { bytes: found.bytes, last_seq: end });
             let end = WalEnd { bytes: found.bytes, last_sequence: end };
             match record.end {
                 Some(recorded) if recorded != end => {
@@ -320,9 +328,8 @@ impl Recovery {
                     if may_be_torn && !self.options.read_only {
                         self.storage.sync(&path)?;
                     }
-                    if !found.sealed {
-                        state.wals.insert(number, WalRecord { end: Some(end), ..record });
-                    }
+                    let end = Some(end).filter(|_| !found.sealed);
+                    state.wals.insert(number, WalRecord { first_sequence: first, end });
                     self.counters.recovered_bytes_dropped.fetch_add(found.bytes_dropped, Relaxed);
                 }
                 Some(_) => {}

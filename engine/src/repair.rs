@@ -266,8 +266,10 @@ impl Repair<'_> {
         let file = self.source.open(&filename::wal(number)).ok()?;
         let mut log = LogSalvage::open(file, number, None, BATCH_BYTES_MAX).ok()?;
         loop {
+            // A header may not know.
             if let Piece::Frame { kind: FrameKind::Header | FrameKind::Batch, seq, .. } =
                 log.next_piece().ok()??
+                && seq > SequenceNumber(0)
             {
                 return Some(seq);
             }

@@ -143,6 +143,14 @@ pub enum Lane {
     Flush,
     /// Sorted runs are merged.
     Compaction,
+    /// The next write-ahead log is made, and the present one synced, before commits
+    /// need it.
+    Log,
+}
+
+impl Lane {
+    /// Every kind.
+    pub const ALL: [Lane; 3] = [Lane::Flush, Lane::Compaction, Lane::Log];
 }
 
 impl fmt::Display for Lane {
@@ -150,6 +158,7 @@ impl fmt::Display for Lane {
         f.write_str(match self {
             Lane::Flush => "flush",
             Lane::Compaction => "compaction",
+            Lane::Log => "log",
         })
     }
 }

@@ -49,6 +49,10 @@ pub trait Storage: Send + Sync + Debug {
     /// Creates a file that must not exist, for appending.
     fn create(&self, path: &str) -> Result<Box<dyn AppendFile>>;
 
+    /// Opens an existing file to make durable what somebody else appends to it, while
+    /// that goes on. Of failures to write before it was opened it need not know.
+    fn open_to_sync(&self, path: &str) -> Result<Box<dyn SyncFile>>;
+
     /// Overwrites bytes of an existing file in place and syncs it. For the
     /// slots of `CURRENT` only; `offset + bytes.len()` must lie within the file.
     fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()>;
@@ -143,6 +147,15 @@ pub trait AppendFile: Send + Debug {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// A file that somebody else appends to.
+pub trait SyncFile: Send + Sync + Debug {
+    /// Makes every byte that was appended before the call survive power loss.
+    ///
+    /// # Errors
+    /// Never retry after an error: what reached the disk is unknown.
+    fn sync_data(&self) -> Result<()>;
 }
 
 /// A lock of a database; released on drop.

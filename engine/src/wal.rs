@@ -7,10 +7,12 @@
 //!
 //! The life of a WAL:
 //!
-//! 1. [`Wal::create`]: the file, its header and its name are durable before it
-//!    takes the first batch. Numbers are never reused.
-//! 2. [`Wal::append`], [`Wal::append_group`], [`Wal::sync`].
-//! 3. [`Wal::seal`], before a later WAL takes its first batch, in every
+//! 1. [`Wal::create`], or ahead of time [`Wal::prepare`] and then [`Wal::begin`]: the
+//!    file, its header and its name are durable before it takes the first batch.
+//!    Numbers are never reused.
+//! 2. [`Wal::append`], [`Wal::append_group`], [`Wal::sync`]; beside them
+//!    [`WalSyncer::sync`].
+//! 3. [`Wal::seal`] or [`Wal::seal_at_once`], before a later WAL takes its first batch, in every
 //!    durability mode. So only the last WAL that holds data can be torn.
 //! 4. [`replay`] at open. A recovered WAL is never appended to, and it stays
 //!    unsealed: the new manifest records where it ends before a later WAL takes
@@ -19,6 +21,8 @@
 //!
 //! Called by the write path and by recovery.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::batch;
@@ -26,7 +30,8 @@ use crate::error::{Error, Result};
 use crate::filename;
 use crate::key::{FileNumber, SequenceNumber};
 use crate::record::{
-    Ending, FRAME_HEADER_BYTES, Frame, LOG_HEADER_BYTES, LogId, LogKind, LogReader, LogWriter, Tail,
+    Ending, FRAME_HEADER_BYTES, Frame, LOG_HEADER_BYTES, LogId, LogKind, LogReader, LogSyncer, LogWriter,
+    Tail,
 };
 use crate::storage::{DirSync, ReadFile, Storage};
 
@@ -34,6 +39,7 @@ use crate::storage::{DirSync, ReadFile, Storage};
 #[derive(Debug)]
 pub struct Wal {
     log: LogWriter,
+    syncer: Arc<LogSyncer>,
     name_durable: DirSync,
 }
 
@@ -53,11 +59,28 @@ impl Wal {
         database_id: u64,
         first_seq: SequenceNumber,
     ) -> Result<Wal> {
-        let file = storage.create(&filename::wal(number))?;
+        let path = filename::wal(number);
+        let file = storage.create(&path)?;
         let mut log = LogWriter::create(file, id(number, database_id), first_seq)?;
         log.sync()?;
+        let syncer = Arc::new(log.syncer(storage.open_to_sync(&path)?));
         let name_durable = storage.sync_dir(filename::WAL_DIR)?;
-        Ok(Wal { log, name_durable })
+        Ok(Wal { log, syncer, name_durable })
+    }
+
+    /// As [`Wal::create`], before it is known what the first batch will carry.
+    pub fn prepare(storage: &dyn Storage, number: FileNumber, database_id: u64) -> Result<Wal> {
+        Wal::create(storage, number, database_id, SequenceNumber(0))
+    }
+
+    /// Says what the first batch of a prepared WAL will carry.
+    pub fn begin(&mut self, first_seq: SequenceNumber) {
+        self.log.begin(first_seq);
+    }
+
+    /// Syncs it beside whoever appends.
+    pub fn syncer(&self) -> Arc<LogSyncer> {
+        Arc::clone(&self.syncer)
     }
 
     /// Appends an encoded batch: handed to the storage on return, not synced.
@@ -91,9 +114,15 @@ impl Wal {
         self.log.sync()
     }
 
-    /// Syncs and ends the WAL with a seal.
+    /// Syncs, ends the WAL with a seal, and syncs that.
     pub fn seal(&mut self) -> Result<()> {
         self.log.seal()
+    }
+
+    /// Ends the WAL with a seal, and syncs all together: for one that a later WAL
+    /// follows at once, see [`LogWriter::seal_at_once`].
+    pub fn seal_at_once(&mut self) -> Result<()> {
+        self.log.seal_at_once()
     }
 
     /// Length in bytes.
@@ -127,9 +156,11 @@ impl Wal {
 pub struct Replayed {
     /// The WAL ended with its seal.
     pub sealed: bool,
-    /// What the WAL was created for; `None` if a crash kept the header from
-    /// being written. Where it holds batches this is the first one's, so that
-    /// the caller can look for gaps between WALs.
+    /// What the WAL was created for, 0 if that was not known then; `None` if a crash
+    /// kept the header from being written.
+    pub created_for: Option<SequenceNumber>,
+    /// Sequence number of the first batch, so that the caller can look for gaps
+    /// between WALs; `None` without one.
     pub first_seq: Option<SequenceNumber>,
     /// Sequence number of the last batch; `None` without one.
     pub last_seq: Option<SequenceNumber>,
@@ -164,15 +195,17 @@ pub fn replay(
     let file = storage.open(&path)?;
     let tail = if is_last || !has_bytes_after_header(&*file)? { Tail::MayBeTorn } else { Tail::Complete };
     let mut log = LogReader::open(file, id(number, database_id), tail, payload_bytes_max)?;
-    let (mut batches, mut last_seq) = (0, None);
-    let mut expected = log.first_seq();
+    let (mut batches, mut first_seq, mut last_seq) = (0, None, None);
+    let mut expected = log.first_seq().filter(|seq| *seq > SequenceNumber(0));
     while let Some(frame) = log.next_frame()? {
-        if expected != Some(frame.seq) || frame.seq >= SequenceNumber::MAX {
-            let wanted = expected.map_or(0, |seq| seq.0);
+        let follows = expected.map_or(batches == 0 && frame.seq > SequenceNumber(0), |seq| seq == frame.seq);
+        if !follows || frame.seq >= SequenceNumber::MAX {
+            let wanted = expected.map_or(1, |seq| seq.0);
             let what = format!("batch {} where batch {wanted} must be", frame.seq.0);
             return Err(Error::corruption(path, frame.offset, what));
         }
         check_batch(&path, &frame)?;
+        first_seq.get_or_insert(frame.seq);
         last_seq = Some(frame.seq);
         expected = frame.seq.0.checked_add(1).map(SequenceNumber);
         batches += 1;
@@ -185,7 +218,8 @@ pub fn replay(
     };
     Ok(Replayed {
         sealed: ending == Some(Ending::Sealed),
-        first_seq: log.first_seq(),
+        created_for: log.first_seq(),
+        first_seq,
         last_seq,
         batches,
         bytes: log.valid_bytes(),

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use bytes::Bytes;
 
 use crate::batch::{self, Op, OpKind, WriteBatch};
-use crate::core::Core;
+use crate::core::{Core, OldWal};
 use crate::edit::Item;
 use crate::error::{Error, Result};
 use crate::filename;
@@ -65,6 +65,8 @@ impl Drop for Lead<'_> {
 struct Writer {
     /// Created by the first commit that needs it.
     wal: Option<Wal>,
+    /// Length of the WAL from which on it is to be prepared for its end again.
+    prepared_at: u64,
     last_seq: SequenceNumber,
     /// True once the log is sealed for good.
     closed: bool,
@@ -101,7 +103,7 @@ const LOOKS: u32 = if cfg!(feature = "shuttle") { 1 } else { 300 };
 impl WritePath {
     /// The write path of a database whose last commit is `last_seq`.
     pub fn new(last_seq: SequenceNumber) -> Self {
-        let writer = Writer { wal: None, last_seq, closed: false };
+        let writer = Writer { wal: None, prepared_at: 0, last_seq, closed: false };
         WritePath { queue: Mutex::default(), writer: Mutex::new(writer) }
     }
 
@@ -317,9 +319,12 @@ impl Writer {
 
     /// The WAL to append to, durable and listed in the manifest.
     fn wal(&mut self, core: &Core) -> Result<&mut Wal> {
+        let first = SequenceNumber(self.last_seq.0 + 1);
+        if self.wal.is_none() {
+            self.wal = core.open_wals.take_next(first);
+        }
         if self.wal.is_none() {
             let number = core.new_file();
-            let first = SequenceNumber(self.last_seq.0 + 1);
             let created = Wal::create(&*core.storage, number, core.database_id, first);
             let wal = core.note(created).inspect_err(|_| {
                 // Nobody knows of the file yet.
@@ -327,7 +332,7 @@ impl Writer {
             })?;
             let mut manifest = lock(&core.manifest);
             core.commit(&mut manifest, &[Item::WalAdded(number, first)])?;
-            core.current_wal.store(number.0, Release);
+            core.open_wals.began(&wal);
             self.wal = Some(wal);
         }
         // Just made where there was none.
@@ -342,13 +347,20 @@ impl Writer {
         Ok(())
     }
 
+    /// Seals the WAL, if there is one.
     fn seal(&mut self, core: &Core) -> Result<()> {
+        self.end(core, Wal::seal)
+    }
+
+    fn end(&mut self, core: &Core, seal: impl FnOnce(&mut Wal) -> Result<()>) -> Result<()> {
         if let Some(wal) = &mut self.wal {
-            core.note(wal.seal())?;
+            core.note(seal(wal))?;
             core.counters.wal_syncs.fetch_add(1, Relaxed);
-            lock(&core.old_wals).insert(wal.number(), wal.bytes());
-            core.current_wal.store(u64::MAX, Release);
+            let old = OldWal { bytes: wal.bytes(), last_seq: wal.last_seq() };
+            lock(&core.old_wals).insert(wal.number(), old);
+            core.open_wals.ended();
             self.wal = None;
+            self.prepared_at = 0;
         }
         Ok(())
     }
@@ -358,9 +370,12 @@ impl Writer {
     fn freeze_full(&mut self, core: &Core) -> Result<()> {
         let Buffered { active, largest, .. } = core.look_at_memory();
         let active_max = core.options.write_buffer_bytes() / 2;
-        if largest >= core.options.memtable_bytes || active > active_max {
+        let memtable_max = core.options.memtable_bytes;
+        if largest >= memtable_max || active > active_max {
             let chosen = largest_first(core, active, active_max);
             self.freeze(core, |keyspace| chosen.contains(&keyspace.id))?;
+        } else if largest >= memtable_max / 4 * 3 || active > active_max / 4 * 3 {
+            self.prepare(core);
         }
         let wal_bytes = self.wal.as_ref().map_or(0, Wal::bytes) + core.old_wal_bytes();
         if wal_bytes <= core.options.wal_bytes_max() {
@@ -375,6 +390,14 @@ impl Writer {
         self.freeze(core, |keyspace| keyspace.view().active.first_wal() == first)
     }
 
+    /// Lets the next WAL be made, and this one be synced, beside the commits.
+    fn prepare(&mut self, core: &Core) {
+        let bytes = self.wal.as_ref().map_or(0, Wal::bytes);
+        if bytes >= self.prepared_at {
+            self.prepared_at = bytes + core.open_wals.prepare(core);
+        }
+    }
+
     /// Seals the WAL, then sets aside the memtables of the keyspaces chosen.
     ///
     /// Their entries reach SSTables only after this sync, so that what an
@@ -386,7 +409,7 @@ impl Writer {
         if chosen.is_empty() {
             return Ok(());
         }
-        self.seal(core)?;
+        self.end(core, Wal::seal_at_once)?;
         chosen.iter().for_each(|keyspace| keyspace.freeze());
         core.views_changed();
         Ok(())

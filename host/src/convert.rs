@@ -233,6 +233,7 @@ fn background_error(error: wit::BackgroundError) -> BackgroundError {
     let lane = match lane {
         wit::Lane::Flush => Lane::Flush,
         wit::Lane::Compaction => Lane::Compaction,
+        wit::Lane::Log => Lane::Log,
     };
     BackgroundError { lane, message, count, since_ms }
 }

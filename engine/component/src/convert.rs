@@ -192,6 +192,7 @@ fn background_error(error: BackgroundError) -> wit::BackgroundError {
     let lane = match lane {
         Lane::Flush => wit::Lane::Flush,
         Lane::Compaction => wit::Lane::Compaction,
+        Lane::Log => wit::Lane::Log,
     };
     wit::BackgroundError { lane, message, count, since_ms }
 }

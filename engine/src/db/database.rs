@@ -212,7 +212,7 @@ fn stats(engine: &Engine) -> Stats {
     let current = writes.with_wal(|wal| wal.map(|wal| wal.bytes()));
     let (old_wals, old_wal_bytes) = {
         let wals = lock(&core.old_wals);
-        (wals.len() as u64, wals.values().sum::<u64>())
+        (wals.len() as u64, wals.values().map(|wal| wal.bytes).sum::<u64>())
     };
     let keyspaces = core.keyspaces();
     Stats {

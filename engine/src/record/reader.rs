@@ -69,7 +69,8 @@ pub struct LogReader {
     /// Of the frames so far.
     synced_offset: u64,
     first_seq: Option<SequenceNumber>,
-    last_seq: SequenceNumber,
+    /// `None` before the first frame of a log that does not say what it begins with.
+    last_seq: Option<SequenceNumber>,
     ending: Option<Ending>,
 }
 
@@ -104,15 +105,15 @@ impl LogReader {
             window_offset: 0,
             synced_offset: 0,
             first_seq: None,
-            last_seq: SequenceNumber(0),
+            last_seq: None,
             ending: None,
         };
         reader.read_log_header()?;
         Ok(reader)
     }
 
-    /// The first sequence number that the log was created for; `None` if a
-    /// crash kept even the header from being written.
+    /// The first sequence number that the log was created for, 0 if that was not known
+    /// then; `None` if a crash kept even the header from being written.
     pub fn first_seq(&self) -> Option<SequenceNumber> {
         self.first_seq
     }
@@ -159,7 +160,8 @@ impl LogReader {
         let seq = SequenceNumber(header.seq);
         match FrameKind::from_byte(header.kind) {
             Some(FrameKind::Seal) => {
-                if split_u64(&payload) != Some((end, &[])) || seq != self.last_seq {
+                let follows = self.last_seq.is_none_or(|last| last == seq);
+                if split_u64(&payload) != Some((end, &[])) || !follows {
                     return self.corruption(offset, "the seal does not match the log");
                 }
                 if end != self.size {
@@ -171,7 +173,7 @@ impl LogReader {
             Some(kind) if kind == self.id.kind.data() => {
                 self.offset = end;
                 self.synced_offset = header.synced_offset;
-                self.last_seq = seq;
+                self.last_seq = Some(seq);
                 Ok(Some(Frame { offset, seq, payload }))
             }
             _ => self.corruption(offset, "a frame of this kind does not belong here"),
@@ -184,7 +186,7 @@ impl LogReader {
                 check_log_header(&payload, &self.id)?;
                 let seq = SequenceNumber(header.seq);
                 self.first_seq = Some(seq);
-                self.last_seq = before(seq);
+                self.last_seq = (seq > SequenceNumber(0)).then(|| before(seq));
                 self.offset = FRAME_HEADER_BYTES as u64 + payload.len() as u64;
                 return Ok(());
             }

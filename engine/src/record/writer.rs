@@ -1,9 +1,13 @@
 //! Appending frames.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
 use crate::error::{Error, Result};
 use crate::key::SequenceNumber;
 use crate::record::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, LogId, before, encode_log_header};
-use crate::storage::AppendFile;
+use crate::storage::{AppendFile, SyncFile};
+use crate::sync::atomic::AtomicU64;
 
 /// Bytes of the frame buffer kept between appends; one large batch should not
 /// cost its size for as long as the log lives.
@@ -20,12 +24,53 @@ pub struct LogWriter {
     id: LogId,
     path: String,
     buffer: Vec<u8>,
-    /// Bytes of whole frames.
-    len: u64,
-    /// Bytes known to survive power loss.
-    synced: u64,
+    extent: Arc<Extent>,
     last_seq: SequenceNumber,
     state: State,
+}
+
+/// How far a log goes.
+#[derive(Debug, Default)]
+struct Extent {
+    /// Bytes of whole frames.
+    len: AtomicU64,
+    /// Bytes known to survive power loss.
+    synced: AtomicU64,
+}
+
+impl Extent {
+    fn len(&self) -> u64 {
+        self.len.load(Acquire)
+    }
+
+    fn synced(&self) -> u64 {
+        self.synced.load(Acquire)
+    }
+}
+
+/// Syncs a log beside its writer.
+#[derive(Debug)]
+pub struct LogSyncer {
+    file: Box<dyn SyncFile>,
+    extent: Arc<Extent>,
+}
+
+impl LogSyncer {
+    /// Bytes that were appended and are not known to survive power loss.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.extent.len().saturating_sub(self.extent.synced())
+    }
+
+    /// Makes what was appended before the call survive power loss.
+    ///
+    /// # Errors
+    /// `Poisoned`: write no more to the log, see [`Error::Poisoned`].
+    pub fn sync(&self) -> Result<()> {
+        let len = self.extent.len();
+        self.file.sync_data().map_err(|error| Error::Poisoned(error.to_string()))?;
+        self.extent.synced.fetch_max(len, Release);
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -37,15 +82,28 @@ enum State {
 
 impl LogWriter {
     /// Writes the header into an empty file and does not sync it. `first_seq`
-    /// is the sequence number that the first append will carry.
+    /// is the sequence number that the first append will carry; 0 while that is not
+    /// known, see [`LogWriter::begin`].
     pub fn create(file: Box<dyn AppendFile>, id: LogId, first_seq: SequenceNumber) -> Result<LogWriter> {
         let path = id.path();
         let last_seq = before(first_seq);
         let (buffer, state) = (Vec::new(), State::Open);
-        let mut log = LogWriter { file, id, path, buffer, len: 0, synced: 0, last_seq, state };
+        let extent = Arc::default();
+        let mut log = LogWriter { file, id, path, buffer, extent, last_seq, state };
         log.frame(FrameKind::Header, first_seq, &encode_log_header(&id))?;
         log.write()?;
         Ok(log)
+    }
+
+    /// What syncs the log beside this writer by `file`, another opening of its file,
+    /// made before anything is appended.
+    pub fn syncer(&self, file: Box<dyn SyncFile>) -> LogSyncer {
+        LogSyncer { file, extent: Arc::clone(&self.extent) }
+    }
+
+    /// Says what the first append of an empty log will carry.
+    pub fn begin(&mut self, first_seq: SequenceNumber) {
+        self.last_seq = before(first_seq);
     }
 
     /// Appends one frame: a batch to a WAL, an edit to a manifest.
@@ -78,12 +136,13 @@ impl LogWriter {
         if let State::Broken(why) = &self.state {
             return Err(Error::Poisoned(why.clone()));
         }
-        if self.synced == self.len {
+        let len = self.extent.len();
+        if self.extent.synced() == len {
             return Ok(());
         }
         match self.file.sync_data() {
             Ok(()) => {
-                self.synced = self.len;
+                self.extent.synced.fetch_max(len, Release);
                 Ok(())
             }
             Err(error) => Err(self.broken(error.to_string())),
@@ -95,8 +154,15 @@ impl LogWriter {
         self.check_open()?;
         // The seal claims that everything before it is durable.
         self.sync()?;
+        self.seal_at_once()
+    }
+
+    /// Writes the seal, and syncs it together with what is not synced yet. Until a
+    /// later log takes data, damage to that is taken for a torn tail.
+    pub fn seal_at_once(&mut self) -> Result<()> {
+        self.check_open()?;
         self.buffer.clear();
-        let log_length = self.len + (FRAME_HEADER_BYTES + size_of::<u64>()) as u64;
+        let log_length = self.extent.len() + (FRAME_HEADER_BYTES + size_of::<u64>()) as u64;
         self.frame(FrameKind::Seal, self.last_seq, &log_length.to_le_bytes())?;
         self.write()?;
         self.sync()?;
@@ -106,17 +172,17 @@ impl LogWriter {
 
     /// Length of the log in bytes.
     pub fn len(&self) -> u64 {
-        self.len
+        self.extent.len()
     }
 
     /// True if nothing follows the header.
     pub fn is_empty(&self) -> bool {
-        self.len <= super::LOG_HEADER_BYTES
+        self.len() <= super::LOG_HEADER_BYTES
     }
 
     /// Bytes known to survive power loss.
     pub fn synced_bytes(&self) -> u64 {
-        self.synced
+        self.extent.synced()
     }
 
     /// Sequence number of the last append, or the one before the first.
@@ -155,8 +221,8 @@ impl LogWriter {
         if self.buffer.try_reserve(FRAME_HEADER_BYTES.saturating_add(payload.len())).is_err() {
             return Err(Error::io("append to", &*self.path, std::io::ErrorKind::OutOfMemory.into()));
         }
-        let offset = self.len + self.buffer.len() as u64;
-        let (kind, seq, synced_offset) = (kind as u8, seq.0, self.synced);
+        let offset = self.len() + self.buffer.len() as u64;
+        let (kind, seq, synced_offset) = (kind as u8, seq.0, self.extent.synced());
         let mut header = FrameHeader { crc: 0, payload_len, kind, synced_offset, seq };
         header.crc = header.payload_crc(self.id.number, offset, payload);
         self.buffer.extend_from_slice(&header.encode());
@@ -170,15 +236,16 @@ impl LogWriter {
         let bytes = self.buffer.len() as u64;
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        let len = self.len();
         let Err(error) = written else {
-            self.len += bytes;
+            self.extent.len.store(len + bytes, Release);
             return Ok(());
         };
         // The sync keeps a power loss from bringing the partial frame back
         // beneath frames that are written later.
-        match self.file.truncate(self.len).and_then(|()| self.file.sync_data()) {
+        match self.file.truncate(len).and_then(|()| self.file.sync_data()) {
             Ok(()) => {
-                self.synced = self.len;
+                self.extent.synced.fetch_max(len, Release);
                 Err(error)
             }
             Err(second) => Err(self.broken(format!("{error}, and then {second}"))),

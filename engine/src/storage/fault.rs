@@ -46,7 +46,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::filename;
-use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
+use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage, SyncFile};
 use crate::sync::{Mutex, lock};
 
 mod disk;
@@ -540,6 +540,13 @@ impl Storage for FaultStorage {
         Ok(Box::new(FaultAppend { file, len: 0 }))
     }
 
+    fn open_to_sync(&self, path: &str) -> Result<Box<dyn SyncFile>> {
+        let mut shared = lock(&self.shared);
+        shared.call(Operation::Open, path)?;
+        let inode = shared.inode(Operation::Open, path)?;
+        Ok(Box::new(FaultFile { path: path.to_owned(), inode, shared: Arc::clone(&self.shared) }))
+    }
+
     fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()> {
         let operation = Operation::Overwrite;
         let mut shared = lock(&self.shared);
@@ -688,6 +695,21 @@ impl ReadFile for FaultFile {
     }
 }
 
+impl SyncFile for FaultFile {
+    fn sync_data(&self) -> Result<()> {
+        let FaultFile { path, inode, shared } = self;
+        let mut shared = lock(shared);
+        match shared.fault(Operation::SyncData, path) {
+            None => shared.sync_file(Operation::SyncData, path, *inode, Event::Sync { inode: *inode }),
+            Some(kind) => {
+                shared.record(Event::Forget { inode: *inode });
+                return Err(Error::io("sync", path, kind.error()));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug)]
 struct FaultAppend {
     file: FaultFile,
@@ -706,16 +728,7 @@ impl AppendFile for FaultAppend {
     }
 
     fn sync_data(&mut self) -> Result<()> {
-        let FaultFile { path, inode, shared } = &self.file;
-        let mut shared = lock(shared);
-        match shared.fault(Operation::SyncData, path) {
-            None => shared.sync_file(Operation::SyncData, path, *inode, Event::Sync { inode: *inode }),
-            Some(kind) => {
-                shared.record(Event::Forget { inode: *inode });
-                return Err(Error::io("sync", path, kind.error()));
-            }
-        }
-        Ok(())
+        SyncFile::sync_data(&self.file)
     }
 
     fn truncate(&mut self, len: u64) -> Result<()> {

@@ -28,7 +28,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
-use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
+use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage, SyncFile};
 
 /// Flags of every open: a link is refused, and a FIFO or a terminal cannot hang
 /// or capture the process before its type is known.
@@ -403,6 +403,13 @@ impl Storage for FsStorage {
         Ok(Box::new(FsAppendFile { path: path.to_owned(), file, len: 0, begun: 0 }))
     }
 
+    /// Opened anew: the system tells each opening of a file once that a write has
+    /// failed, so that neither of two learns it instead of the other.
+    fn open_to_sync(&self, path: &str) -> Result<Box<dyn SyncFile>> {
+        let file = self.open_file("open", path, OFlags::WRONLY)?;
+        Ok(Box::new(FsSyncFile { path: path.to_owned(), file }))
+    }
+
     fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()> {
         let operation = "overwrite";
         let file = self.open_file(operation, path, OFlags::WRONLY)?;
@@ -728,6 +735,18 @@ impl AppendFile for FsAppendFile {
 
     fn len(&self) -> u64 {
         self.len
+    }
+}
+
+#[derive(Debug)]
+struct FsSyncFile {
+    path: String,
+    file: File,
+}
+
+impl SyncFile for FsSyncFile {
+    fn sync_data(&self) -> Result<()> {
+        sync_file(&self.file).map_err(|source| Error::io("sync", &*self.path, source))
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
+use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage, SyncFile};
 
 /// Wraps a storage; clones share the record.
 #[derive(Clone, Debug)]
@@ -94,6 +94,11 @@ impl Storage for TraceStorage {
     fn create(&self, path: &str) -> Result<Box<dyn AppendFile>> {
         let inner = self.trace.change(format!("create {path}"), self.inner.create(path))?;
         Ok(Box::new(TraceAppend { path: path.to_owned(), inner, trace: self.trace.clone() }))
+    }
+
+    fn open_to_sync(&self, path: &str) -> Result<Box<dyn SyncFile>> {
+        let inner = self.trace.look(format!("open {path}"), self.inner.open_to_sync(path))?;
+        Ok(Box::new(TraceSync { path: path.to_owned(), inner, trace: self.trace.clone() }))
     }
 
     fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -179,6 +184,19 @@ impl AppendFile for TraceAppend {
 
     fn len(&self) -> u64 {
         self.inner.len()
+    }
+}
+
+#[derive(Debug)]
+struct TraceSync {
+    path: String,
+    inner: Box<dyn SyncFile>,
+    trace: Trace,
+}
+
+impl SyncFile for TraceSync {
+    fn sync_data(&self) -> Result<()> {
+        self.trace.change(format!("sync {}", self.path), self.inner.sync_data())
     }
 }
 

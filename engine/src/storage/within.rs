@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
+use crate::storage::{AppendFile, DirSync, Lock, ReadFile, Storage, SyncFile};
 
 /// What lies in one directory of another storage.
 #[derive(Clone, Debug)]
@@ -37,6 +37,10 @@ impl Storage for Within {
 
     fn create(&self, path: &str) -> Result<Box<dyn AppendFile>> {
         self.whole.create(&self.path(path))
+    }
+
+    fn open_to_sync(&self, path: &str) -> Result<Box<dyn SyncFile>> {
+        self.whole.open_to_sync(&self.path(path))
     }
 
     fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()> {

@@ -91,6 +91,7 @@ fn replay_gives_back_what_was_appended() {
         assert_eq!(found, batches);
         let expected = Replayed {
             sealed,
+            created_for: Some(FIRST),
             first_seq: Some(FIRST),
             last_seq: Some(SequenceNumber(FIRST.0 + 3)),
             batches: 4,
@@ -122,6 +123,69 @@ fn groups_read_back_like_single_batches() {
 }
 
 #[test]
+fn a_wal_that_was_made_ahead_begins_anywhere() {
+    let storage = MemoryStorage::new();
+    storage.create_dir(filename::WAL_DIR).unwrap();
+    let mut wal = Wal::prepare(&storage, NUMBER, DATABASE).unwrap();
+    let (created_for, none) = (Some(SequenceNumber(0)), (None, None));
+    let (_, found) = replay_from(&storage, true).unwrap();
+    assert_eq!((found.created_for, (found.first_seq, found.last_seq)), (created_for, none));
+    wal.begin(FIRST);
+    assert!(wal.append(SequenceNumber(FIRST.0 + 1), &batch(1)).is_err());
+    let sealed_empty = {
+        let copy = storage.deep_clone();
+        let mut other = Wal::prepare(&copy, FileNumber(8), DATABASE).unwrap();
+        other.begin(FIRST);
+        other.seal().unwrap();
+        replay(&copy, FileNumber(8), DATABASE, true, MAX, |_, _| Ok(())).unwrap()
+    };
+    assert_eq!((sealed_empty.sealed, sealed_empty.batches), (true, 0));
+    for n in FIRST.0..FIRST.0 + 3 {
+        wal.append(SequenceNumber(n), &batch(n)).unwrap();
+    }
+    wal.seal_at_once().unwrap();
+    let (batches, found) = replay_from(&storage, false).unwrap();
+    assert_eq!(batches.len(), 3);
+    assert_eq!((found.created_for, found.first_seq, found.sealed), (created_for, Some(FIRST), true));
+    // The first one may be any but 0, the others follow it.
+    let at = |seqs: [u64; 2]| {
+        let storage = MemoryStorage::new();
+        storage.create_dir(filename::WAL_DIR).unwrap();
+        let file = storage.create(&filename::wal(NUMBER)).unwrap();
+        let mut log = LogWriter::create(file, id(NUMBER, DATABASE), SequenceNumber(0)).unwrap();
+        for seq in seqs {
+            log.append(SequenceNumber(seq), &batch(seq)).unwrap();
+        }
+        replay_from(&storage, true)
+    };
+    assert!(at([1, 2]).is_ok() && at([7, 8]).is_ok());
+    for seqs in [[0, 1], [7, 7], [7, 9]] {
+        corruption_at(at(seqs));
+    }
+}
+
+#[test]
+fn a_wal_is_synced_beside_its_writer() {
+    let storage = TraceStorage::new(std::sync::Arc::new(MemoryStorage::new()));
+    storage.create_dir(filename::WAL_DIR).unwrap();
+    let mut wal = Wal::create(&storage, NUMBER, DATABASE, FIRST).unwrap();
+    let syncer = wal.syncer();
+    assert_eq!(syncer.unsynced_bytes(), 0);
+    wal.append(FIRST, &batch(FIRST.0)).unwrap();
+    let bytes = wal.bytes() - crate::record::LOG_HEADER_BYTES;
+    assert_eq!(syncer.unsynced_bytes(), bytes);
+    storage.take();
+    syncer.sync().unwrap();
+    assert_eq!(syncer.unsynced_bytes(), 0);
+    wal.sync().unwrap();
+    assert_eq!(storage.take(), "sync wal/000007.log\n", "once is enough");
+    wal.append(SequenceNumber(FIRST.0 + 1), &batch(1)).unwrap();
+    storage.take();
+    wal.seal_at_once().unwrap();
+    assert_eq!(storage.take_changes().matches("sync").count(), 1);
+}
+
+#[test]
 fn every_cut_gives_a_prefix_and_tells_what_is_lost() {
     for sealed in [false, true] {
         let (bytes, frames, batches) = example(sealed);
@@ -132,7 +196,7 @@ fn every_cut_gives_a_prefix_and_tells_what_is_lost() {
             assert_eq!(found, batches[..whole.saturating_sub(2).min(4)], "cut at {cut}");
             assert_eq!((replayed.bytes, replayed.bytes_dropped), (end, cut - end), "cut at {cut}");
             assert!(!replayed.sealed);
-            assert_eq!(replayed.first_seq, (cut >= frames[1]).then_some(FIRST), "cut at {cut}");
+            assert_eq!(replayed.created_for, (cut >= frames[1]).then_some(FIRST), "cut at {cut}");
             // Before a later WAL with data only an empty one may be like that.
             match replay_bytes(&bytes[..cut as usize], false) {
                 Ok((found, _)) => assert!(found.is_empty() && cut <= frames[1], "cut at {cut}"),

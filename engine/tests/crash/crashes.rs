@@ -102,6 +102,11 @@ fn rotation_survives() {
 }
 
 #[test]
+fn wals_made_ahead_survive() {
+    crash_all(workload::ahead, 2, Effort::NORMAL, 4000);
+}
+
+#[test]
 fn flushes_survive() {
     crash_all(workload::flush, 2, Effort::NORMAL, 4000);
 }

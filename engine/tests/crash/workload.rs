@@ -141,6 +141,18 @@ pub fn rotation(seed: u64) -> Workload {
     Workload { memtable_bytes: 1 << 10, ..steps.named("rotation") }
 }
 
+/// WALs that are made before they are needed, and synced while they grow.
+pub fn ahead(seed: u64) -> Workload {
+    let mut steps = Steps::new(seed);
+    for _ in 0..20 {
+        steps.any_commit();
+        if steps.random.one_in(2) {
+            steps.push(Step::Maintain(1));
+        }
+    }
+    Workload { memtable_bytes: 2 << 10, ..steps.named("ahead") }
+}
+
 /// Flushes that are asked for.
 pub fn flush(seed: u64) -> Workload {
     let mut steps = Steps::new(seed);
@@ -368,7 +380,7 @@ pub fn sampler(seed: u64) -> Workload {
 pub type Make = fn(u64) -> Workload;
 
 /// Every workload, the smallest first.
-pub const ALL: [Make; 13] = [
+pub const ALL: [Make; 14] = [
     recovery,
     commits,
     flush,
@@ -377,6 +389,7 @@ pub const ALL: [Make; 13] = [
     compaction,
     reopening,
     rotation,
+    ahead,
     mixed,
     names_in_order,
     manifest_rollover,

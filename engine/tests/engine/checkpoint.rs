@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use duramen::api::Database;
 use duramen::storage::memory::MemoryStorage;
-use duramen::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
+use duramen::storage::{AppendFile, DirSync, Lock, ReadFile, Storage, SyncFile};
 use duramen::{Background, Db, Durability, Error, KeyspaceOptions, Options, Result, WriteBatch};
 
 use crate::support::{contents, files, files_in, kind, open, small};
@@ -181,6 +181,10 @@ impl Storage for Hook {
             hook();
         }
         self.files.create(path)
+    }
+
+    fn open_to_sync(&self, path: &str) -> Result<Box<dyn SyncFile>> {
+        self.files.open_to_sync(path)
     }
 
     fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()> {

@@ -6,15 +6,16 @@
 use std::sync::Arc;
 
 use duramen::api::Database;
+use duramen::record::{LogId, LogKind, LogWriter};
 use duramen::storage::Storage;
 use duramen::storage::fault::{Crash, FaultStorage};
 use duramen::storage::memory::MemoryStorage;
 use duramen::storage::trace::TraceStorage;
-use duramen::{Db, Durability, Error, Options};
+use duramen::{Budget, Db, Durability, Error, FileNumber, KeyspaceId, Options, SequenceNumber, WriteBatch};
 
 use crate::support::{
-    Contents, contents, files, files_in, frames, kind, newest_file, number_of, open, reseal_header, small,
-    with_file, without_file,
+    Contents, contents, files, files_in, frames, kind, newest_file, number_of, open, reseal_header, settle,
+    small, with_file, without_file,
 };
 
 /// Puts keys `from..to` into two keyspaces.
@@ -582,4 +583,97 @@ fn a_dropped_keyspace_takes_no_sequence_numbers_with_it() {
             assert_eq!(db.get(kept, b"key", None).unwrap().as_deref(), Some(&b"value"[..]));
         }
     }
+}
+
+/// The WAL at `path`, made ahead as it was, with one batch of the number `seq`.
+fn with_batch(storage: &MemoryStorage, path: &str, seq: u64) -> MemoryStorage {
+    let copy = storage.deep_clone();
+    let bytes = copy.read(path).unwrap();
+    let header = &bytes[..frames(&bytes)[1]];
+    let database_id = u64::from_le_bytes(header[header.len() - 8..].try_into().unwrap());
+    copy.remove(path).unwrap();
+    let id = LogId { kind: LogKind::Wal, number: FileNumber(number_of(path)), database_id };
+    let mut log = LogWriter::create(copy.create(path).unwrap(), id, SequenceNumber(0)).unwrap();
+    assert_eq!(copy.read(path).unwrap(), header);
+    let mut batch = WriteBatch::new();
+    batch.put(KeyspaceId(1), b"later", b"value");
+    log.append(SequenceNumber(seq), batch.as_encoded()).unwrap();
+    copy
+}
+
+#[test]
+fn a_wal_that_was_made_ahead_takes_batches_or_goes() {
+    made_ahead(false);
+    made_ahead(true);
+}
+
+/// The first WAL ends by a flush that is asked for, or by a full memtable.
+fn made_ahead(asked: bool) {
+    let memtable_bytes = 64 << 10;
+    let options = Options { memtable_bytes, ..small() };
+    let storage = MemoryStorage::new();
+    let db = open(&storage, options.clone()).unwrap();
+    let keyspace = db.keyspace("k").unwrap();
+    let (mut count, value) = (0u64, [7; 100]);
+    let in_memory = || db.stats().unwrap().keyspaces[0].memtable_bytes;
+    let mut put = |done: &dyn Fn(u64) -> bool| {
+        while !done(in_memory()) {
+            count += 1;
+            keyspace.put(&count.to_be_bytes(), &value).unwrap();
+        }
+        count
+    };
+    // Opens what a kill leaves, goes on with it, and opens that again.
+    let reopened = |storage: &MemoryStorage, count: u64| {
+        let copy = storage.deep_clone();
+        for count in [count, count + 1] {
+            let db = open(&copy, options.clone()).unwrap();
+            assert_eq!((db.stats().unwrap().last_sequence, db.verify().unwrap().problems), (count, vec![]));
+            let keys = contents(&db).unwrap().into_keys().map(|(_, key)| key);
+            assert!(keys.eq((1..=count).map(|n| n.to_be_bytes().to_vec())));
+            db.keyspace("k").unwrap().put(&(count + 1).to_be_bytes(), &value).unwrap();
+        }
+        copy
+    };
+    let nearly_full = |bytes: u64| bytes >= memtable_bytes as u64 / 4 * 3;
+
+    // It is there, and empty.
+    let count = put(&nearly_full);
+    assert_eq!(files_in(&storage, "wal/").len(), 1);
+    db.maintain(Budget::bytes(1)).unwrap();
+    let wals = files_in(&storage, "wal/");
+    assert_eq!((wals.len(), db.stats().unwrap().wal_files), (2, 1));
+    let copy = reopened(&storage, count);
+    assert!(!files_in(&copy, "wal/").contains(&wals[1]), "nothing was in it");
+    let error = open(&without_file(&storage, &wals[1]), options.clone()).unwrap_err();
+    assert_eq!(kind(&error), "Corruption", "{error}");
+
+    // It takes the batches after those of the first one.
+    if asked {
+        db.flush().unwrap();
+        assert_eq!(files_in(&storage, "wal/"), wals[1..]);
+        reopened(&storage, count);
+    }
+    let empty = storage.read(&wals[1]).unwrap().len();
+    let count = put(&|_| storage.read(&wals[1]).unwrap().len() > empty);
+    reopened(&storage, count);
+
+    // It is the only one.
+    settle(&db);
+    assert_eq!(files_in(&storage, "wal/"), wals[1..]);
+    reopened(&storage, count);
+    let flushed = count - db.stats().unwrap().keyspaces[0].memtable_entries;
+    for (seq, refused) in [(flushed + 1, false), (flushed + 2, true)] {
+        match open(&with_batch(&storage, &wals[1], seq), options.clone()) {
+            Err(error) if refused => assert!(error.to_string().contains("commits are missing"), "{error}"),
+            outcome => assert!(!refused && outcome.is_ok(), "{seq}: {outcome:?}"),
+        }
+    }
+
+    // The next one is made ahead, and the close takes it away.
+    put(&nearly_full);
+    settle(&db);
+    assert_eq!(files_in(&storage, "wal/").len(), 2);
+    db.close().unwrap();
+    assert_eq!(files_in(&storage, "wal/"), wals[1..]);
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use duramen::api::Database;
 use duramen::stats::{Lane, StallCause, StallKind, StallState, StallStats};
 use duramen::storage::memory::MemoryStorage;
-use duramen::storage::{AppendFile, DirSync, Lock, ReadFile, Storage};
+use duramen::storage::{AppendFile, DirSync, Lock, ReadFile, Storage, SyncFile};
 use duramen::{Background, Budget, Db, Error, Keyspace, Options, Result};
 
 use crate::support::{settle, small};
@@ -90,6 +90,10 @@ impl Storage for Disk {
     fn create(&self, path: &str) -> Result<Box<dyn AppendFile>> {
         let file = self.files.create(path)?;
         Ok(Box::new(File { disk: self.clone(), path: path.to_owned(), file }))
+    }
+
+    fn open_to_sync(&self, path: &str) -> Result<Box<dyn SyncFile>> {
+        self.files.open_to_sync(path)
     }
 
     fn overwrite(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<()> {

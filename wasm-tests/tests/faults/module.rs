@@ -354,7 +354,7 @@ impl<'a> At<'a> {
             stall: (self.u8(177) != 0)
                 .then(|| StallState { cause: self.stall_cause(178), kind: self.stall_kind(179) }),
             background_errors: self.list(180, 32, |at| BackgroundError {
-                lane: if at.u8(0) == 0 { Lane::Flush } else { Lane::Compaction },
+                lane: Lane::ALL[at.u8(0) as usize],
                 message: at.string(4),
                 count: at.u64(16),
                 since_ms: at.u64(24),

@@ -1,0 +1,135 @@
+//! The write-ahead logs that take batches, now or next, and what is done ahead of time
+//! so that no commit waits for it.
+//!
+//! A WAL takes batches only once it is durable, its name is and the manifest lists it,
+//! and the one before is synced and sealed. A commit that came to all that at once
+//! would wait for four syncs, tens of milliseconds where the disk is busy. So, when
+//! memtables are nearly full, the log lane ([`crate::background`]) makes the next WAL
+//! and syncs the present one while it is appended to. What is left for the commit is
+//! one sync, of the seal and the little that came before it.
+//!
+//! Whoever comes before the lane is done makes the next WAL as it always could.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Release};
+
+use crate::core::Core;
+use crate::edit::Item;
+use crate::error::Result;
+use crate::filename;
+use crate::key::{FileNumber, SequenceNumber};
+use crate::record::LogSyncer;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Mutex, lock};
+use crate::wal::Wal;
+
+/// Bytes that are left for the commit that ends a WAL to sync, at most, where the lane
+/// keeps up: less than a disk writes in the time of a sync.
+const UNSYNCED_BYTES: usize = 256 << 10;
+
+/// The open WALs of a database.
+#[derive(Debug, Default)]
+pub(crate) struct OpenWals {
+    /// The one that takes batches next, durable and listed. Locked while it is made.
+    next: Mutex<Option<Wal>>,
+    known: Mutex<Known>,
+    /// There may be something for the lane to do.
+    wanted: AtomicBool,
+}
+
+/// What others may know without waiting.
+#[derive(Debug, Default)]
+struct Known {
+    /// The one that takes batches now.
+    current: Option<(FileNumber, Arc<LogSyncer>)>,
+    next: Option<FileNumber>,
+}
+
+impl OpenWals {
+    /// The oldest that takes batches, now or next; `u64::MAX` if there is none. With
+    /// the manifest locked it does not become an older one.
+    pub fn oldest(&self) -> FileNumber {
+        let known = lock(&self.known);
+        let current = known.current.as_ref().map(|(number, _)| *number);
+        current.or(known.next).unwrap_or(FileNumber(u64::MAX))
+    }
+
+    /// The one that was made ahead, if any.
+    pub fn next(&self) -> Option<FileNumber> {
+        lock(&self.known).next
+    }
+
+    /// The WAL that was made ahead, to take batches from `first_seq` on. Waits while
+    /// one is being made.
+    pub fn take_next(&self, first_seq: SequenceNumber) -> Option<Wal> {
+        let mut wal = lock(&self.next).take()?;
+        wal.begin(first_seq);
+        self.began(&wal);
+        Some(wal)
+    }
+
+    /// `wal` takes batches from now on. It is listed in the manifest, which is locked
+    /// unless the WAL is the next one.
+    pub fn began(&self, wal: &Wal) {
+        let mut known = lock(&self.known);
+        known.current = Some((wal.number(), wal.syncer()));
+        known.next = known.next.filter(|next| *next > wal.number());
+    }
+
+    /// The present WAL takes no more batches.
+    pub fn ended(&self) {
+        // What was wanted was wanted for its end.
+        self.wanted.store(false, Release);
+        lock(&self.known).current = None;
+    }
+
+    /// The present WAL will soon be followed by another one. Answers after how many
+    /// more bytes to say so again.
+    pub fn prepare(&self, core: &Core) -> u64 {
+        self.wanted.store(true, Release);
+        core.work.raise();
+        unsynced_bytes(core)
+    }
+
+    /// Does what is wanted; false if that is nothing.
+    ///
+    /// # Errors
+    /// Any: what was wanted still is.
+    pub fn step(&self, core: &Core) -> Result<bool> {
+        if !self.wanted.swap(false, AcqRel) {
+            return Ok(false);
+        }
+        let outcome = self.make_next(core).and_then(|()| self.sync(core));
+        outcome.inspect_err(|_| self.wanted.store(true, Release))?;
+        Ok(true)
+    }
+
+    fn make_next(&self, core: &Core) -> Result<()> {
+        let mut next = lock(&self.next);
+        if next.is_some() {
+            return Ok(());
+        }
+        let number = core.new_file();
+        let wal = core.note(Wal::prepare(&*core.storage, number, core.database_id)).inspect_err(|_| {
+            // Nobody knows of the file yet.
+            let _ = core.storage.remove(&filename::wal(number));
+        })?;
+        let mut manifest = lock(&core.manifest);
+        core.commit(&mut manifest, &[Item::WalAdded(number, SequenceNumber(0))])?;
+        lock(&self.known).next = Some(number);
+        *next = Some(wal);
+        Ok(())
+    }
+
+    fn sync(&self, core: &Core) -> Result<()> {
+        let current = lock(&self.known).current.as_ref().map(|(_, syncer)| Arc::clone(syncer));
+        match current.filter(|syncer| syncer.unsynced_bytes() >= unsynced_bytes(core)) {
+            Some(syncer) => core.note(syncer.sync()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unsynced_bytes(core: &Core) -> u64 {
+    UNSYNCED_BYTES.min(core.options.memtable_bytes / 16) as u64
+}
