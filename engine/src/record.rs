@@ -14,8 +14,8 @@
 //! Integers are little-endian. `crc` is the CRC-32 (IEEE) of log number u64,
 //! frame offset u64, and the frame after its `crc`: a frame is valid only in the
 //! file and at the offset it was written for. Where a header begins with zeros
-//! (kind 0) the log ends; a preallocated file has such a tail, and so does one
-//! that a crash left longer than its bytes. The first frame keeps this layout in
+//! (kind 0) the log ends; a file with zeros written ahead has such a tail, and so does
+//! one that a crash left longer than its bytes. The first frame keeps this layout in
 //! every format version, so that an older program can tell that a log is newer.
 //!
 //! `synced_offset` is the length known to be synced when the frame was written.
@@ -23,7 +23,8 @@
 //! invalid frame is a **torn tail**, the trace of a crash, and is dropped with
 //! what follows; but if a valid frame further on says that the bad offset had
 //! been synced, synced bytes have changed, which is **corruption**. In a log
-//! that must be complete all damage is corruption, as are bytes after a seal.
+//! that must be complete all damage is corruption, as are bytes other than zeros after
+//! a seal.
 //!
 //! Invariants of the writer: one frame or group is one call of the storage; a
 //! log ends at a frame boundary unless its writer is broken; a seal ends the log, and

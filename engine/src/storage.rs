@@ -131,13 +131,25 @@ pub trait AppendFile: Send + Debug {
     /// [`AppendFile::truncate`] or give the file up.
     fn append(&mut self, bytes: &[u8]) -> Result<()>;
 
+    /// Writes zeros behind what was appended, up to `len` bytes of the file; what is
+    /// appended later takes their place. A sync of that needs no change of where the
+    /// file lies and how long it is, which file systems write apart. A hint: storages
+    /// may do nothing.
+    ///
+    /// # Errors
+    /// After an error some of the zeros may be there, and nothing else has changed.
+    fn preallocate(&mut self, len: u64) -> Result<()> {
+        let _ = len;
+        Ok(())
+    }
+
     /// Makes every appended byte survive power loss.
     ///
     /// # Errors
     /// Never retry after an error: what reached the disk is unknown.
     fn sync_data(&mut self) -> Result<()>;
 
-    /// Cuts the file back to `len` bytes.
+    /// Cuts the file back to `len` bytes, zeros of [`AppendFile::preallocate`] too.
     fn truncate(&mut self, len: u64) -> Result<()>;
 
     /// Bytes appended so far.

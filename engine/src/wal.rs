@@ -168,7 +168,7 @@ pub struct Replayed {
     pub batches: u64,
     /// Bytes of valid frames.
     pub bytes: u64,
-    /// Bytes of the torn tail.
+    /// Bytes of the torn tail, but for zeros at its end.
     pub bytes_dropped: u64,
 }
 

@@ -38,7 +38,7 @@ pub enum Ending {
     Torn {
         /// Where the dropped bytes begin.
         offset: u64,
-        /// How many there are.
+        /// How many there are, but for zeros at the end.
         bytes_dropped: u64,
     },
 }
@@ -164,7 +164,7 @@ impl LogReader {
                 if split_u64(&payload) != Some((end, &[])) || !follows {
                     return self.corruption(offset, "the seal does not match the log");
                 }
-                if end != self.size {
+                if self.end_of_bytes(end)? != end {
                     return self.corruption(end, "bytes after the seal");
                 }
                 self.offset = end;
@@ -290,30 +290,45 @@ impl LogReader {
         if self.tail == Tail::Complete {
             return self.corruption(offset, what);
         }
-        let after = self.scan(offset)?;
-        if let Some((frame, synced)) = after.contradiction {
+        let end = self.end_of_bytes(offset)?;
+        if let Some((frame, synced)) = self.scan(offset, end)? {
             let what = format!("{what}, though the frame at {frame} says that {synced} bytes were synced");
             return self.corruption(offset, &what);
         }
-        self.ending = Some(match after.zeros {
-            true => Ending::Clean,
-            false => Ending::Torn { offset, bytes_dropped: self.size - offset },
+        self.ending = Some(match end {
+            _ if end == offset => Ending::Clean,
+            _ => Ending::Torn { offset, bytes_dropped: end - offset },
         });
         Ok(())
     }
 
-    /// Looks behind the invalid frame at `bad`, byte by byte, as its length
-    /// cannot be trusted.
-    fn scan(&mut self, bad: u64) -> Result<After> {
-        let mut after = After { zeros: true, contradiction: None };
+    /// Where the zeros begin with which the file ends, at `from` at the earliest.
+    fn end_of_bytes(&self, from: u64) -> Result<u64> {
+        let mut end = self.size;
+        while end > from {
+            let start = from.max(end.saturating_sub(WINDOW_BYTES as u64));
+            let window = self.file.read_at(start, (end - start) as usize)?;
+            if let Some(last) = window.iter().rposition(|byte| *byte != 0) {
+                return Ok(start + last as u64 + 1);
+            }
+            end = start;
+        }
+        Ok(end)
+    }
+
+    /// Looks behind the invalid frame at `bad`, byte by byte, as its length cannot be
+    /// trusted, and as far as `end`, from where on there are zeros. Answers the offset of
+    /// a valid frame, and the bytes it knows to be synced, past the invalid one.
+    fn scan(&self, bad: u64, end: u64) -> Result<Option<(u64, u64)>> {
+        // The last bytes of a header may be zeros.
+        let end = self.size.min(end + FRAME_HEADER_BYTES as u64);
         let mut crc_bytes_left = SCAN_CRC_BYTES_MAX;
         let mut at = bad;
-        while at < self.size {
+        while at < end {
             // Windows overlap by a header less one byte, so that no header is
             // missed between them.
-            let len = (self.size - at).min(WINDOW_BYTES as u64) as usize;
+            let len = (end - at).min(WINDOW_BYTES as u64) as usize;
             let window = self.file.read_at(at, len)?;
-            after.zeros &= window.iter().all(|&byte| byte == 0);
             for (start, bytes) in window.windows(FRAME_HEADER_BYTES).enumerate() {
                 let offset = at + start as u64;
                 let Some(header) = self.candidate(bytes, bad, offset) else { continue };
@@ -323,16 +338,15 @@ impl LogReader {
                 };
                 crc_bytes_left = left;
                 if self.check_crc(&header, offset)? {
-                    after.contradiction = Some((offset, header.synced_offset));
-                    return Ok(after);
+                    return Ok(Some((offset, header.synced_offset)));
                 }
             }
-            if at + len as u64 == self.size {
+            if at + len as u64 == end {
                 break;
             }
             at += (len - (FRAME_HEADER_BYTES - 1)) as u64;
         }
-        Ok(after)
+        Ok(None)
     }
 
     /// A header at `offset` that would contradict a torn tail at `bad`.
@@ -346,13 +360,4 @@ impl LogReader {
         let plausible = header.synced_offset > bad && header.synced_offset <= offset && end <= self.size;
         plausible.then_some(header)
     }
-}
-
-/// What follows an invalid frame.
-struct After {
-    /// Nothing but zeros, the invalid frame included.
-    zeros: bool,
-    /// Offset of a valid frame, and the bytes it knows to be synced, past the
-    /// invalid one.
-    contradiction: Option<(u64, u64)>,
 }

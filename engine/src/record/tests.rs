@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::storage::fault::{Fault, FaultKind, FaultStorage, Operation};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{AppendFile, Storage};
 
@@ -375,4 +376,40 @@ fn a_failed_sync_is_never_retried() {
     assert!(matches!(log.sync(), Err(Error::Poisoned(_))));
     assert!(matches!(log.append(seq(2), b"second"), Err(Error::Poisoned(_))));
     assert!(matches!(log.seal(), Err(Error::Poisoned(_))));
+}
+
+#[test]
+fn small_syncs_of_a_wal_find_zeros_written_ahead() {
+    let storage = FaultStorage::new(1);
+    storage.create_dir("wal").unwrap();
+    let path = wal_id().path();
+    let mut log = LogWriter::create(storage.create(&path).unwrap(), wal_id(), seq(1)).unwrap();
+    log.sync().unwrap();
+    let size = || storage.read(&path).unwrap().len() as u64;
+    assert_eq!(size(), log.len(), "a log that is not synced has none");
+    let mut sizes = std::collections::BTreeSet::new();
+    for n in 1..=2000 {
+        log.append(seq(n), &[7; 100]).unwrap();
+        log.sync().unwrap();
+        assert!(size() >= log.len() && log.synced_bytes() == log.len());
+        sizes.insert(size());
+    }
+    assert!(sizes.len() < 10, "{sizes:?}");
+    let (frames, ending) = read(&storage.read(&path).unwrap(), wal_id(), Tail::MayBeTorn, MAX).unwrap();
+    assert_eq!((frames.len(), ending), (2000, Ending::Clean));
+
+    // Without space for zeros it goes on; a failed append takes them away.
+    let fault = |only| Fault { kind: FaultKind::NoSpace, skip: 0, forever: false, only: Some(only) };
+    storage.inject(fault(Operation::Append));
+    assert!(log.append(seq(2001), &[7; 100]).is_err());
+    assert_eq!(size(), log.len());
+    storage.inject(fault(Operation::Preallocate));
+    for n in 2001..=2002 {
+        log.append(seq(n), &[7; 100]).unwrap();
+        log.sync().unwrap();
+        assert_eq!(storage.take_fired().len(), usize::from(n == 2001) * 2);
+    }
+    log.seal().unwrap();
+    let (frames, ending) = read(&storage.read(&path).unwrap(), wal_id(), Tail::Complete, MAX).unwrap();
+    assert_eq!((frames.len(), ending), (2002, Ending::Sealed));
 }

@@ -5,13 +5,21 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use crate::error::{Error, Result};
 use crate::key::SequenceNumber;
-use crate::record::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, LogId, before, encode_log_header};
+use crate::record::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, LogId, LogKind, before, encode_log_header};
 use crate::storage::{AppendFile, SyncFile};
 use crate::sync::atomic::AtomicU64;
 
 /// Bytes of the frame buffer kept between appends; one large batch should not
 /// cost its size for as long as the log lives.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// Bytes of a sync from which on it is not small.
+const PIECE_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of zeros that are written ahead at once, at least and at most: in between, as
+/// many as the log has.
+const ZEROS_BYTES_MIN: u64 = 4 << 10;
+const ZEROS_BYTES_MAX: u64 = 1 << 20;
 
 /// Writes one log from its header to its seal.
 ///
@@ -25,6 +33,8 @@ pub struct LogWriter {
     path: String,
     buffer: Vec<u8>,
     extent: Arc<Extent>,
+    /// Length of the file, with the zeros behind the frames.
+    zeros_to: u64,
     last_seq: SequenceNumber,
     state: State,
 }
@@ -89,7 +99,7 @@ impl LogWriter {
         let last_seq = before(first_seq);
         let (buffer, state) = (Vec::new(), State::Open);
         let extent = Arc::default();
-        let mut log = LogWriter { file, id, path, buffer, extent, last_seq, state };
+        let mut log = LogWriter { file, id, path, buffer, extent, zeros_to: 0, last_seq, state };
         log.frame(FrameKind::Header, first_seq, &encode_log_header(&id))?;
         log.write()?;
         Ok(log)
@@ -133,6 +143,13 @@ impl LogWriter {
     /// # Errors
     /// `Poisoned`: a failed sync is never retried, see [`Error::Poisoned`].
     pub fn sync(&mut self) -> Result<()> {
+        if matches!(self.state, State::Open) {
+            self.write_zeros();
+        }
+        self.sync_frames()
+    }
+
+    fn sync_frames(&mut self) -> Result<()> {
         if let State::Broken(why) = &self.state {
             return Err(Error::Poisoned(why.clone()));
         }
@@ -149,11 +166,26 @@ impl LogWriter {
         }
     }
 
+    /// Where a WAL is synced by small pieces, writes zeros ahead of it, for the sync to
+    /// come and those after it: overwriting them needs no change of the file's length
+    /// and place, which would have to be synced, too.
+    fn write_zeros(&mut self) {
+        let (len, unsynced) = (self.len(), self.len() - self.extent.synced());
+        let small = (1..PIECE_BYTES_MAX).contains(&unsynced);
+        if self.id.kind == LogKind::Wal && small && !self.is_empty() && len + unsynced > self.zeros_to {
+            let zeros_to = len + len.clamp(ZEROS_BYTES_MIN, ZEROS_BYTES_MAX);
+            // Without them it goes as well; a failing disk shows in the sync.
+            if self.file.preallocate(zeros_to).is_ok() {
+                self.zeros_to = zeros_to;
+            }
+        }
+    }
+
     /// Syncs, writes the seal, and syncs again. The log then takes no more.
     pub fn seal(&mut self) -> Result<()> {
         self.check_open()?;
         // The seal claims that everything before it is durable.
-        self.sync()?;
+        self.sync_frames()?;
         self.seal_at_once()
     }
 
@@ -165,7 +197,7 @@ impl LogWriter {
         let log_length = self.extent.len() + (FRAME_HEADER_BYTES + size_of::<u64>()) as u64;
         self.frame(FrameKind::Seal, self.last_seq, &log_length.to_le_bytes())?;
         self.write()?;
-        self.sync()?;
+        self.sync_frames()?;
         self.state = State::Sealed;
         Ok(())
     }
@@ -243,6 +275,7 @@ impl LogWriter {
         };
         // The sync keeps a power loss from bringing the partial frame back
         // beneath frames that are written later.
+        self.zeros_to = len;
         match self.file.truncate(len).and_then(|()| self.file.sync_data()) {
             Ok(()) => {
                 self.extent.synced.fetch_max(len, Release);

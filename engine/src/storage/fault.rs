@@ -100,6 +100,7 @@ pub enum Operation {
     ReadAt,
     Size,
     Append,
+    Preallocate,
     SyncData,
     Truncate,
 }
@@ -125,10 +126,10 @@ impl FaultKind {
 
     /// True if calls of this kind can fail so.
     pub fn applies_to(self, operation: Operation) -> bool {
-        use Operation::{Append, Create, CreateDir, Overwrite};
+        use Operation::{Append, Create, CreateDir, Overwrite, Preallocate};
         match self {
             FaultKind::Io => true,
-            FaultKind::NoSpace => matches!(operation, Append | Create | CreateDir),
+            FaultKind::NoSpace => matches!(operation, Append | Create | CreateDir | Preallocate),
             FaultKind::ShortWrite | FaultKind::ZeroWrite => matches!(operation, Append | Overwrite),
         }
     }
@@ -424,6 +425,7 @@ fn verb(operation: Operation) -> &'static str {
         Operation::Lock => "lock",
         Operation::ReadAt | Operation::Size => "read",
         Operation::Append => "append to",
+        Operation::Preallocate => "write zeros to",
         Operation::Truncate => "truncate",
     }
 }
@@ -500,8 +502,8 @@ impl Shared {
         self.sync(point, event);
     }
 
-    /// Writes `bytes`, or as much of them as `fault` lets through.
-    fn write(&mut self, inode: Inode, offset: usize, bytes: &[u8], fault: Option<FaultKind>) {
+    /// Writes `bytes`, or as much of them as `fault` lets through; answers how much.
+    fn write(&mut self, inode: Inode, offset: usize, bytes: &[u8], fault: Option<FaultKind>) -> usize {
         let len = match fault {
             None => bytes.len(),
             Some(FaultKind::Io | FaultKind::ZeroWrite) => 0,
@@ -513,6 +515,7 @@ impl Shared {
             let bytes = Bytes::copy_from_slice(&bytes[..len]);
             self.record(Event::Write { inode, offset, bytes });
         }
+        len
     }
 }
 
@@ -721,10 +724,18 @@ impl AppendFile for FaultAppend {
         let FaultFile { path, inode, shared } = &self.file;
         let mut shared = lock(shared);
         let fault = shared.fault(Operation::Append, path);
-        let end = shared.disk.len(*inode);
-        shared.write(*inode, end, bytes, fault);
-        self.len = shared.disk.len(*inode) as u64;
+        let written = shared.write(*inode, self.len as usize, bytes, fault);
+        self.len += written as u64;
         fault.map_or(Ok(()), |kind| Err(Error::io("append to", path, kind.error())))
+    }
+
+    fn preallocate(&mut self, len: u64) -> Result<()> {
+        let FaultFile { path, inode, shared } = &self.file;
+        let mut shared = lock(shared);
+        let fault = shared.fault(Operation::Preallocate, path);
+        let zeros = vec![0; len.saturating_sub(self.len) as usize];
+        shared.write(*inode, self.len as usize, &zeros, fault);
+        fault.map_or(Ok(()), |kind| Err(Error::io(verb(Operation::Preallocate), path, kind.error())))
     }
 
     fn sync_data(&mut self) -> Result<()> {

@@ -718,6 +718,17 @@ impl AppendFile for FsAppendFile {
         Ok(())
     }
 
+    fn preallocate(&mut self, len: u64) -> Result<()> {
+        let zeros = [0; 16 << 10];
+        let mut at = self.len;
+        while at < len {
+            let chunk = &zeros[..zeros.len().min((len - at) as usize)];
+            write_all_at(&self.file, "write zeros to", &self.path, at, chunk)?;
+            at += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
     fn sync_data(&mut self) -> Result<()> {
         sync_file(&self.file).map_err(|source| Error::io("sync", &*self.path, source))
     }

@@ -174,6 +174,10 @@ impl AppendFile for TraceAppend {
         self.trace.change(text, self.inner.append(bytes))
     }
 
+    fn preallocate(&mut self, len: u64) -> Result<()> {
+        self.trace.change(format!("preallocate {} to {len} bytes", self.path), self.inner.preallocate(len))
+    }
+
     fn sync_data(&mut self) -> Result<()> {
         self.trace.change(format!("sync {}", self.path), self.inner.sync_data())
     }

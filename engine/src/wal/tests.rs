@@ -166,13 +166,13 @@ fn a_wal_that_was_made_ahead_begins_anywhere() {
 
 #[test]
 fn a_wal_is_synced_beside_its_writer() {
-    let storage = TraceStorage::new(std::sync::Arc::new(MemoryStorage::new()));
+    let storage = TraceStorage::new(Arc::new(MemoryStorage::new()));
     storage.create_dir(filename::WAL_DIR).unwrap();
     let mut wal = Wal::create(&storage, NUMBER, DATABASE, FIRST).unwrap();
     let syncer = wal.syncer();
     assert_eq!(syncer.unsynced_bytes(), 0);
     wal.append(FIRST, &batch(FIRST.0)).unwrap();
-    let bytes = wal.bytes() - crate::record::LOG_HEADER_BYTES;
+    let bytes = wal.bytes() - LOG_HEADER_BYTES;
     assert_eq!(syncer.unsynced_bytes(), bytes);
     storage.take();
     syncer.sync().unwrap();
@@ -185,6 +185,11 @@ fn a_wal_is_synced_beside_its_writer() {
     assert_eq!(storage.take_changes().matches("sync").count(), 1);
 }
 
+/// Length of `bytes` but for zeros at the end.
+fn without_zeros(bytes: &[u8]) -> u64 {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+}
+
 #[test]
 fn every_cut_gives_a_prefix_and_tells_what_is_lost() {
     for sealed in [false, true] {
@@ -194,7 +199,8 @@ fn every_cut_gives_a_prefix_and_tells_what_is_lost() {
             let end = *frames.iter().rfind(|&&frame| frame <= cut).unwrap();
             let whole = frames.iter().filter(|&&frame| frame <= cut).count();
             assert_eq!(found, batches[..whole.saturating_sub(2).min(4)], "cut at {cut}");
-            assert_eq!((replayed.bytes, replayed.bytes_dropped), (end, cut - end), "cut at {cut}");
+            let dropped = without_zeros(&bytes[end as usize..cut as usize]);
+            assert_eq!((replayed.bytes, replayed.bytes_dropped), (end, dropped), "cut at {cut}");
             assert!(!replayed.sealed);
             assert_eq!(replayed.created_for, (cut >= frames[1]).then_some(FIRST), "cut at {cut}");
             // Before a later WAL with data only an empty one may be like that.
@@ -230,7 +236,8 @@ fn every_flipped_bit_gives_a_prefix_or_corruption() {
                 }
                 let (found, replayed) = outcome.unwrap();
                 assert_eq!(found, batches[..before - 2], "bit {bit} of byte {at}");
-                assert_eq!((replayed.bytes, replayed.bytes_dropped), (bad, good.len() as u64 - bad));
+                let dropped = without_zeros(&bytes[bad as usize..]);
+                assert_eq!((replayed.bytes, replayed.bytes_dropped), (bad, dropped));
                 assert!(!replayed.sealed);
             }
         }
@@ -244,10 +251,18 @@ fn zeros_after_the_batches_are_no_loss() {
     bytes.extend([0; 5000]);
     let (found, replayed) = replay_bytes(&bytes, true).unwrap();
     assert_eq!((found, replayed.bytes, replayed.bytes_dropped), (batches, len, 0));
-    let (mut bytes, _, _) = example(true);
+    let (mut bytes, _, batches) = example(true);
     let len = bytes.len() as u64;
     bytes.extend([0; 5000]);
-    assert_eq!(corruption_at(replay_bytes(&bytes, true)), len, "nothing follows a seal");
+    let (found, replayed) = replay_bytes(&bytes, false).unwrap();
+    assert_eq!((found, replayed.bytes, replayed.sealed), (batches, len, true));
+    for at in [len as usize, bytes.len() - 1] {
+        let mut bytes = bytes.clone();
+        bytes[at] = 1;
+        for is_last in [false, true] {
+            assert_eq!(corruption_at(replay_bytes(&bytes, is_last)), len, "nothing else follows a seal");
+        }
+    }
 }
 
 #[test]
@@ -393,7 +408,7 @@ fn holding_data_begins_after_the_header() {
 
 #[test]
 fn a_wal_is_durable_before_it_takes_data_and_before_its_seal() {
-    let storage = TraceStorage::new(std::sync::Arc::new(MemoryStorage::new()));
+    let storage = TraceStorage::new(Arc::new(MemoryStorage::new()));
     storage.create_dir(filename::WAL_DIR).unwrap();
     let mut wal = Wal::create(&storage, NUMBER, DATABASE, FIRST).unwrap();
     assert_eq!(wal.name_durable(), DirSync::Done);
