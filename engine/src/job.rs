@@ -49,6 +49,9 @@ const ROW_GROUP_BYTES_MIN: usize = 64 << 10;
 /// Most bytes of the row groups that merges beside each other write.
 const ROW_GROUPS_BYTES_MAX: usize = 24 << 20;
 
+/// Most bytes that are written, and synced, at once where commits wait for it.
+const BURST_BYTES: usize = 2 << 20;
+
 /// A merge in progress.
 pub(crate) struct MergeJob {
     cursor: MergeCursor,
@@ -90,6 +93,7 @@ struct Output {
     table_bytes: u64,
     /// Bytes of a row group, which is held in memory while it is written.
     row_group_bytes: usize,
+    sync_bytes: usize,
     /// Keys, ascending, before which a table ends that has half of its bytes.
     boundaries: Peekable<std::vec::IntoIter<Vec<u8>>>,
     expires: bool,
@@ -138,13 +142,16 @@ impl MergeJob {
             kept.take_below(Some(start));
         }
         let kept = kept.take_below(plan.range.1.as_deref());
+        let defaults = TableOptions::default();
+        let burst_bytes = if core.threaded() { usize::MAX } else { BURST_BYTES };
         let row_group_bytes =
-            TableOptions::default().row_group_bytes.min(ROW_GROUPS_BYTES_MAX / plan.parts.max(1));
+            defaults.row_group_bytes.min(ROW_GROUPS_BYTES_MAX / plan.parts.max(1)).min(burst_bytes);
         let output = Output {
             keyspace: plan.keyspace.id,
             level: plan.level,
             table_bytes: plan.table_bytes,
             row_group_bytes: row_group_bytes.min(core.options.memtable_bytes).max(ROW_GROUP_BYTES_MIN),
+            sync_bytes: defaults.sync_bytes.min(burst_bytes),
             boundaries: plan.boundaries.into_iter().peekable(),
             expires: plan.expires,
             range_deletes: kept,
@@ -411,6 +418,7 @@ impl Output {
         let options = TableOptions {
             compression: core.options.compression,
             row_group_bytes: self.row_group_bytes,
+            sync_bytes: self.sync_bytes,
             expires: self.expires,
             ..TableOptions::default()
         };

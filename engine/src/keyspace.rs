@@ -11,11 +11,13 @@ use crate::edit::KeyspaceFacts;
 use crate::error::{Error, Result};
 use crate::gaps::Gaps;
 use crate::key::{Entry, EntryRef, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
+use crate::key_filter::KeyFilter;
 use crate::memtable::{self, Memtable};
 use crate::merge_operator::{Operator, refused};
 use crate::options::{KeyspaceOptions, MemtableKind};
 use crate::range_delete::RangeDeletes;
 use crate::scaling::{Adaptive, CompactionStrategy, Mix, Scaling};
+use crate::sstable::hash_key;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, RwLock, lock, read, write};
 use crate::version::Version;
@@ -298,6 +300,8 @@ impl View {
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub table: Arc<dyn Memtable>,
+    /// On its keys.
+    filter: KeyFilter,
     range_deletes: RwLock<Arc<RangeDeletes>>,
     /// Bytes of keys of range deletes, and what keeping them costs; 0 without any.
     range_delete_bytes: AtomicUsize,
@@ -319,6 +323,7 @@ impl Memory {
     fn new(kind: MemtableKind) -> Self {
         Memory {
             table: memtable::new(kind),
+            filter: KeyFilter::default(),
             range_deletes: RwLock::default(),
             range_delete_bytes: AtomicUsize::new(0),
             first_wal: AtomicU64::new(u64::MAX),
@@ -337,6 +342,7 @@ impl Memory {
                 if op.expires_at != Expiry::NEVER {
                     self.expires.store(true, Release);
                 }
+                self.filter.insert(hash_key(key));
                 self.table.insert(EntryRef { key, seq, kind, expires_at: op.expires_at, value });
             }
             OpKind::RangeDelete => {
@@ -349,9 +355,12 @@ impl Memory {
         }
     }
 
-    /// What the newest version of a key that a reader may see says. Range
-    /// tombstones are for the caller to have looked at.
-    pub fn get(&self, lookup: &Lookup<'_>) -> Option<Found> {
+    /// What the newest version of a key that a reader may see says, by the key's hash
+    /// too. Range tombstones are for the caller to have looked at.
+    pub fn get(&self, lookup: &Lookup<'_>, hash: u64) -> Option<Found> {
+        if !self.filter.may_hold(hash) {
+            return None;
+        }
         let Entry { seq, kind, expires_at, value, .. } = self.table.get(lookup.key, lookup.seq)?;
         if seq < lookup.hidden_below || expires_at.is_past(lookup.now_ms) {
             return Some(Found::Gone);
@@ -376,7 +385,7 @@ impl Memory {
 
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + self.range_delete_bytes.load(Relaxed)
+        self.table.bytes() + self.filter.bytes() + self.range_delete_bytes.load(Relaxed)
     }
 
     pub fn is_empty(&self) -> bool {

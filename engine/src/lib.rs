@@ -51,6 +51,7 @@ pub mod fuzzing;
 mod gaps;
 mod job;
 pub mod key;
+mod key_filter;
 mod keyspace;
 pub mod manifest;
 #[cfg(feature = "measuring")]

@@ -23,8 +23,8 @@ use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, lock};
 use crate::wal::Wal;
 
-/// Bytes that are left for the commit that ends a WAL to sync, at most, where the lane
-/// keeps up: less than a disk writes in the time of a sync.
+/// Bytes that are not worth a sync beside the commits: a disk writes more in the time
+/// that one takes.
 const UNSYNCED_BYTES: usize = 256 << 10;
 
 /// The open WALs of a database.
@@ -83,12 +83,10 @@ impl OpenWals {
         lock(&self.known).current = None;
     }
 
-    /// The present WAL will soon be followed by another one. Answers after how many
-    /// more bytes to say so again.
-    pub fn prepare(&self, core: &Core) -> u64 {
+    /// The present WAL will soon be followed by another one, or has grown long.
+    pub fn prepare(&self, core: &Core) {
         self.wanted.store(true, Release);
         core.work.raise();
-        unsynced_bytes(core)
     }
 
     /// Does what is wanted; false if that is nothing.
@@ -123,13 +121,10 @@ impl OpenWals {
 
     fn sync(&self, core: &Core) -> Result<()> {
         let current = lock(&self.known).current.as_ref().map(|(_, syncer)| Arc::clone(syncer));
-        match current.filter(|syncer| syncer.unsynced_bytes() >= unsynced_bytes(core)) {
+        let little = UNSYNCED_BYTES.min(core.options.memtable_bytes / 16) as u64;
+        match current.filter(|syncer| syncer.unsynced_bytes() > little) {
             Some(syncer) => core.note(syncer.sync()),
             None => Ok(()),
         }
     }
-}
-
-fn unsynced_bytes(core: &Core) -> u64 {
-    UNSYNCED_BYTES.min(core.options.memtable_bytes / 16) as u64
 }

@@ -60,20 +60,19 @@ impl<'a> Search<'a> {
     }
 
     fn base(&mut self, view: &View) -> Result<Option<Bytes>> {
+        let hash = hash_key(self.lookup.key);
         for memory in view.memtables() {
             let range_deletes = memory.range_deletes();
-            let ended = self.layer(range_deletes.as_deref(), |lookup| Ok(memory.get(lookup)))?;
+            let ended = self.layer(range_deletes.as_deref(), |lookup| Ok(memory.get(lookup, hash)))?;
             if let Some(base) = ended {
                 return Ok(base);
             }
         }
-        let mut hash = None;
         for run in &view.version.runs {
             let Some(handle) = run.table_for(self.lookup.key) else { continue };
             if handle.meta().seq_min > self.seq {
                 continue;
             }
-            let hash = *hash.get_or_insert_with(|| hash_key(self.lookup.key));
             let table = handle.table()?;
             let ended = self.layer(Some(table.range_deletes()), |lookup| table.get(lookup, hash))?;
             if let Some(base) = ended {

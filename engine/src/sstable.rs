@@ -44,6 +44,7 @@ mod writer;
 pub use cache::Cache;
 pub use cursor::TableCursor;
 pub use filter::hash_key;
+pub(crate) use filter::{FILTER_BLOCK_BYTES, filter_bit, filter_block};
 pub(crate) use salvage::{Lost, SalvageCursor, SalvageTable};
 pub use stored::StoredPage;
 pub use stretch::Stretch;

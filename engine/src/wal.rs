@@ -135,6 +135,11 @@ impl Wal {
         self.log.is_empty()
     }
 
+    /// Bytes that are not known to survive power loss.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.syncer.unsynced_bytes()
+    }
+
     /// Its file number.
     pub fn number(&self) -> FileNumber {
         self.log.id().number

@@ -33,6 +33,9 @@ use crate::wal::Wal;
 /// Bytes of batches that are committed together, beyond the first.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of the WAL that wait for a sync, where there are no workers.
+const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
+
 /// Where commits queue.
 #[derive(Debug)]
 pub(crate) struct WritePath {
@@ -65,8 +68,8 @@ impl Drop for Lead<'_> {
 struct Writer {
     /// Created by the first commit that needs it.
     wal: Option<Wal>,
-    /// Length of the WAL from which on it is to be prepared for its end again.
-    prepared_at: u64,
+    /// What was left in memory when the end of the WAL was prepared last.
+    prepared_at: Option<usize>,
     last_seq: SequenceNumber,
     /// True once the log is sealed for good.
     closed: bool,
@@ -103,7 +106,7 @@ const LOOKS: u32 = if cfg!(feature = "shuttle") { 1 } else { 300 };
 impl WritePath {
     /// The write path of a database whose last commit is `last_seq`.
     pub fn new(last_seq: SequenceNumber) -> Self {
-        let writer = Writer { wal: None, prepared_at: 0, last_seq, closed: false };
+        let writer = Writer { wal: None, prepared_at: None, last_seq, closed: false };
         WritePath { queue: Mutex::default(), writer: Mutex::new(writer) }
     }
 
@@ -360,7 +363,7 @@ impl Writer {
             lock(&core.old_wals).insert(wal.number(), old);
             core.open_wals.ended();
             self.wal = None;
-            self.prepared_at = 0;
+            self.prepared_at = None;
         }
         Ok(())
     }
@@ -374,8 +377,12 @@ impl Writer {
         if largest >= memtable_max || active > active_max {
             let chosen = largest_first(core, active, active_max);
             self.freeze(core, |keyspace| chosen.contains(&keyspace.id))?;
-        } else if largest >= memtable_max / 4 * 3 || active > active_max / 4 * 3 {
-            self.prepare(core);
+        } else {
+            self.prepare(
+                core,
+                memtable_max.min(active_max),
+                (memtable_max - largest).min(active_max - active),
+            );
         }
         let wal_bytes = self.wal.as_ref().map_or(0, Wal::bytes) + core.old_wal_bytes();
         if wal_bytes <= core.options.wal_bytes_max() {
@@ -390,11 +397,17 @@ impl Writer {
         self.freeze(core, |keyspace| keyspace.view().active.first_wal() == first)
     }
 
-    /// Lets the next WAL be made, and this one be synced, beside the commits.
-    fn prepare(&mut self, core: &Core) {
-        let bytes = self.wal.as_ref().map_or(0, Wal::bytes);
-        if bytes >= self.prepared_at {
-            self.prepared_at = bytes + core.open_wals.prepare(core);
+    /// Lets the next WAL be made, and this one be synced, before it ends: when `left` of
+    /// the `all` bytes that may be in memory are a quarter, then a half of that, and so
+    /// on. So the last sync finds little, and there are few. Where there are no workers
+    /// each sync keeps a commit waiting, and none must be long.
+    fn prepare(&mut self, core: &Core, all: usize, left: usize) {
+        let unsynced = self.wal.as_ref().map_or(0, Wal::unsynced_bytes);
+        if left <= self.prepared_at.unwrap_or(all / 2) / 2 {
+            self.prepared_at = Some(left);
+            core.open_wals.prepare(core);
+        } else if !core.threaded() && unsynced >= UNSYNCED_BYTES_MAX {
+            core.open_wals.prepare(core);
         }
     }
 

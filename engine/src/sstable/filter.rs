@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::thrift::{Decoded, Malformed, kind, put_zigzag};
 
-const BLOCK_BYTES: usize = 32;
+/// Bytes of a block.
+pub(crate) const FILTER_BLOCK_BYTES: usize = 32;
 const SALT: [u32; 8] =
     [0x47b6137b, 0x44974d91, 0x8824ad5b, 0xa2b7289d, 0x705495c7, 0x2df1424b, 0x9efc4947, 0x5c6bfb31];
 
@@ -22,11 +23,13 @@ pub fn hash_key(key: &[u8]) -> u64 {
     xxhash_rust::xxh64::xxh64(key, 0)
 }
 
-fn block_of(hash: u64, blocks: usize) -> usize {
+/// The block of a hash, of so many.
+pub(crate) fn filter_block(hash: u64, blocks: usize) -> usize {
     (((hash >> 32) * blocks as u64) >> 32) as usize
 }
 
-fn bit_of(hash: u64, word: usize) -> u32 {
+/// The bit of a hash in a word of its block.
+pub(crate) fn filter_bit(hash: u64, word: usize) -> u32 {
     1 << ((hash as u32).wrapping_mul(SALT[word]) >> 27)
 }
 
@@ -43,17 +46,17 @@ fn put_header(out: &mut Vec<u8>, bitset_bytes: usize) {
 /// The filter of `hashes`, header included: the smallest power of two of bytes
 /// with at least `bits_per_key` bits for each.
 pub(super) fn build(hashes: &[u64], bits_per_key: usize) -> Vec<u8> {
-    let bytes = (hashes.len() * bits_per_key).div_ceil(8).next_power_of_two().max(BLOCK_BYTES);
+    let bytes = (hashes.len() * bits_per_key).div_ceil(8).next_power_of_two().max(FILTER_BLOCK_BYTES);
     let mut out = Vec::with_capacity(32 + bytes);
     put_header(&mut out, bytes);
     let start = out.len();
     out.resize(start + bytes, 0);
-    let (blocks, _) = out[start..].as_chunks_mut::<BLOCK_BYTES>();
+    let (blocks, _) = out[start..].as_chunks_mut::<FILTER_BLOCK_BYTES>();
     let count = blocks.len();
     for &hash in hashes {
-        let block = &mut blocks[block_of(hash, count)];
+        let block = &mut blocks[filter_block(hash, count)];
         for (word, bytes) in block.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            *bytes = (u32::from_le_bytes(*bytes) | bit_of(hash, word)).to_le_bytes();
+            *bytes = (u32::from_le_bytes(*bytes) | filter_bit(hash, word)).to_le_bytes();
         }
     }
     out
@@ -91,10 +94,11 @@ impl Filter {
 
     /// False if no key with this hash is there.
     pub fn may_hold(&self, hash: u64) -> bool {
-        let (blocks, _) = self.bitset.as_chunks::<BLOCK_BYTES>();
-        let block = &blocks[block_of(hash, blocks.len())];
+        let (blocks, _) = self.bitset.as_chunks::<FILTER_BLOCK_BYTES>();
+        let block = &blocks[filter_block(hash, blocks.len())];
         let words = block.as_chunks::<4>().0.iter().enumerate();
-        words.fold(true, |all, (word, bytes)| all & (u32::from_le_bytes(*bytes) & bit_of(hash, word) != 0))
+        words
+            .fold(true, |all, (word, bytes)| all & (u32::from_le_bytes(*bytes) & filter_bit(hash, word) != 0))
     }
 
     /// Bytes of memory.

@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(long, default_value = "2k", value_parser = count)]
     large_rate: u64,
     /// Bytes in memory before a flush, in MiB
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 64)]
     write_buffer: usize,
 }
 
