@@ -22,7 +22,7 @@
 //! removed first. What an interruption leaves says so by its file `CHECKPOINT`,
 //! and is removed by the next backup. Names that are not backups are left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 use std::path::Path;
 use std::sync::Arc;
@@ -258,11 +258,15 @@ impl Backups {
             _ => {}
         }
         within.sync_dir("")?;
+        let mut dirs = BTreeSet::new();
         for path in recovery::list_files(&within)? {
             if filename::parse(&path).is_some() {
                 within.remove(&path)?;
+                dirs.extend(path.rsplit_once('/').map(|(dir, _)| dir.to_owned()));
             }
         }
+        // Without the mark nobody would remove files that came back.
+        dirs.iter().try_for_each(|dir| within.sync_dir(dir).map(drop))?;
         within.remove(filename::CHECKPOINT)?;
         #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
         self.remove_dirs(&within)?;

@@ -3,15 +3,20 @@
 //!
 //! A WAL takes batches only once it is durable, its name is and the manifest lists it,
 //! and the one before is synced and sealed. A commit that came to all that at once
-//! would wait for four syncs, tens of milliseconds where the disk is busy. So, when
-//! memtables are nearly full, the log lane ([`crate::background`]) makes the next WAL
-//! and syncs the present one while it is appended to. What is left for the commit is
-//! one sync, of the seal and the little that came before it.
+//! would wait for four syncs, tens of milliseconds where the disk is busy. So the log
+//! lane ([`crate::background`]) syncs the present WAL beside the commits every few MiB
+//! and, when memtables are nearly full, makes the next one. What is left for the commit
+//! is one sync, of the seal and the little that came before it.
+//!
+//! The next WAL also has its room on the disk reserved. Measured on ext4 with 20,000
+//! puts of 100 B in a second: an append that must find room waits for whoever syncs the
+//! same file, up to 10 ms; asking the system itself to begin to write every 4 MiB, as
+//! the appender did before, takes as long. With both gone p99.9 went from 7 ms to 0.6.
 //!
 //! Whoever comes before the lane is done makes the next WAL as it always could.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use crate::core::Core;
 use crate::edit::Item;
@@ -19,7 +24,7 @@ use crate::error::Result;
 use crate::filename;
 use crate::key::{FileNumber, SequenceNumber};
 use crate::record::LogSyncer;
-use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::sync::{Mutex, lock};
 use crate::wal::Wal;
 
@@ -27,14 +32,20 @@ use crate::wal::Wal;
 /// that one takes.
 const UNSYNCED_BYTES: usize = 256 << 10;
 
+/// Bytes that must be left on the disk beside those of a WAL that is made ahead. Where the
+/// storage does not tell what is left, none is.
+const ROOM_BYTES: u64 = 1 << 20;
+
 /// The open WALs of a database.
 #[derive(Debug, Default)]
 pub(crate) struct OpenWals {
     /// The one that takes batches next, durable and listed. Locked while it is made.
     next: Mutex<Option<Wal>>,
     known: Mutex<Known>,
-    /// There may be something for the lane to do.
+    /// There is something for the lane to do.
     wanted: AtomicBool,
+    /// Length that the next one may have, if the present one ends soon; 0 otherwise.
+    next_bytes: AtomicU64,
 }
 
 /// What others may know without waiting.
@@ -80,13 +91,19 @@ impl OpenWals {
     pub fn ended(&self) {
         // What was wanted was wanted for its end.
         self.wanted.store(false, Release);
+        self.next_bytes.store(0, Release);
         lock(&self.known).current = None;
     }
 
-    /// The present WAL will soon be followed by another one, or has grown long.
-    pub fn prepare(&self, core: &Core) {
-        self.wanted.store(true, Release);
-        core.work.raise();
+    /// The present WAL has grown; or, with the length that the next one may have, it
+    /// will soon be followed by that.
+    pub fn prepare(&self, core: &Core, next_bytes: Option<u64>) {
+        if let Some(bytes) = next_bytes {
+            self.next_bytes.store(bytes, Release);
+        }
+        if !self.wanted.swap(true, AcqRel) {
+            core.work.raise();
+        }
     }
 
     /// Does what is wanted; false if that is nothing.
@@ -104,11 +121,17 @@ impl OpenWals {
 
     fn make_next(&self, core: &Core) -> Result<()> {
         let mut next = lock(&self.next);
-        if next.is_some() {
+        let bytes = self.next_bytes.load(Acquire);
+        if bytes == 0 || next.is_some() {
+            return Ok(());
+        }
+        // An edit that finds no room ends all writing; this one is not needed.
+        if core.storage.space_left()?.is_none_or(|left| left < bytes + ROOM_BYTES) {
             return Ok(());
         }
         let number = core.new_file();
-        let wal = core.note(Wal::prepare(&*core.storage, number, core.database_id)).inspect_err(|_| {
+        let made = Wal::prepare(&*core.storage, number, core.database_id, bytes);
+        let wal = core.note(made).inspect_err(|_| {
             // Nobody knows of the file yet.
             let _ = core.storage.remove(&filename::wal(number));
         })?;

@@ -143,13 +143,20 @@ pub trait AppendFile: Send + Debug {
         Ok(())
     }
 
+    /// Finds room for a file of `len` bytes, where that costs little; what was not
+    /// appended yet may read as zeros. A hint: storages may do nothing.
+    fn reserve(&mut self, len: u64) {
+        let _ = len;
+    }
+
     /// Makes every appended byte survive power loss.
     ///
     /// # Errors
     /// Never retry after an error: what reached the disk is unknown.
     fn sync_data(&mut self) -> Result<()>;
 
-    /// Cuts the file back to `len` bytes, zeros of [`AppendFile::preallocate`] too.
+    /// Cuts the file back to `len` bytes, zeros of [`AppendFile::preallocate`] and what
+    /// was reserved too.
     fn truncate(&mut self, len: u64) -> Result<()>;
 
     /// Bytes appended so far.

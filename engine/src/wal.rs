@@ -68,9 +68,12 @@ impl Wal {
         Ok(Wal { log, syncer, name_durable })
     }
 
-    /// As [`Wal::create`], before it is known what the first batch will carry.
-    pub fn prepare(storage: &dyn Storage, number: FileNumber, database_id: u64) -> Result<Wal> {
-        Wal::create(storage, number, database_id, SequenceNumber(0))
+    /// As [`Wal::create`], before it is known what the first batch will carry, with
+    /// room for about `bytes`.
+    pub fn prepare(storage: &dyn Storage, number: FileNumber, database_id: u64, bytes: u64) -> Result<Wal> {
+        let mut wal = Wal::create(storage, number, database_id, SequenceNumber(0))?;
+        wal.log.reserve(bytes);
+        Ok(wal)
     }
 
     /// Says what the first batch of a prepared WAL will carry.

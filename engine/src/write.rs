@@ -33,9 +33,6 @@ use crate::wal::Wal;
 /// Bytes of batches that are committed together, beyond the first.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of the WAL that wait for a sync, where there are no workers.
-const UNSYNCED_BYTES_MAX: u64 = 1 << 20;
-
 /// Where commits queue.
 #[derive(Debug)]
 pub(crate) struct WritePath {
@@ -399,15 +396,14 @@ impl Writer {
 
     /// Lets the next WAL be made, and this one be synced, before it ends: when `left` of
     /// the `all` bytes that may be in memory are a quarter, then a half of that, and so
-    /// on. So the last sync finds little, and there are few. Where there are no workers
-    /// each sync keeps a commit waiting, and none must be long.
+    /// on. So the last sync finds little, and there are few.
     fn prepare(&mut self, core: &Core, all: usize, left: usize) {
-        let unsynced = self.wal.as_ref().map_or(0, Wal::unsynced_bytes);
+        let Some(wal) = &self.wal else { return };
         if left <= self.prepared_at.unwrap_or(all / 2) / 2 {
             self.prepared_at = Some(left);
-            core.open_wals.prepare(core);
-        } else if !core.threaded() && unsynced >= UNSYNCED_BYTES_MAX {
-            core.open_wals.prepare(core);
+            core.open_wals.prepare(core, Some(wal.bytes() * 4 / 3));
+        } else if wal.unsynced_bytes() >= unsynced_bytes_max(core) {
+            core.open_wals.prepare(core, None);
         }
     }
 
@@ -427,6 +423,12 @@ impl Writer {
         core.views_changed();
         Ok(())
     }
+}
+
+/// Bytes of the WAL after which they are synced. Where there are no workers the sync
+/// keeps a commit waiting, and must not be long.
+fn unsynced_bytes_max(core: &Core) -> u64 {
+    if core.threaded() { 4 << 20 } else { 1 << 20 }
 }
 
 /// Keyspaces whose memtables are full, and, where all together have more than

@@ -35,6 +35,8 @@ pub struct LogWriter {
     extent: Arc<Extent>,
     /// Length of the file, with the zeros behind the frames.
     zeros_to: u64,
+    /// Room was reserved behind the frames.
+    reserved: bool,
     last_seq: SequenceNumber,
     state: State,
 }
@@ -99,7 +101,8 @@ impl LogWriter {
         let last_seq = before(first_seq);
         let (buffer, state) = (Vec::new(), State::Open);
         let extent = Arc::default();
-        let mut log = LogWriter { file, id, path, buffer, extent, zeros_to: 0, last_seq, state };
+        let mut log =
+            LogWriter { file, id, path, buffer, extent, zeros_to: 0, reserved: false, last_seq, state };
         log.frame(FrameKind::Header, first_seq, &encode_log_header(&id))?;
         log.write()?;
         Ok(log)
@@ -109,6 +112,12 @@ impl LogWriter {
     /// made before anything is appended.
     pub fn syncer(&self, file: Box<dyn SyncFile>) -> LogSyncer {
         LogSyncer { file, extent: Arc::clone(&self.extent) }
+    }
+
+    /// Lets the storage find room for a log of `bytes`.
+    pub fn reserve(&mut self, bytes: u64) {
+        self.file.reserve(bytes);
+        self.reserved = true;
     }
 
     /// Says what the first append of an empty log will carry.
@@ -186,7 +195,12 @@ impl LogWriter {
         self.check_open()?;
         // The seal claims that everything before it is durable.
         self.sync_frames()?;
-        self.seal_at_once()
+        self.seal_at_once()?;
+        if self.reserved {
+            // For the sake of the room alone.
+            let _ = self.file.truncate(self.len());
+        }
+        Ok(())
     }
 
     /// Writes the seal, and syncs it together with what is not synced yet. Until a

@@ -657,6 +657,10 @@ impl Storage for FaultStorage {
         Ok(Box::new(FaultLock { shared: Arc::clone(&self.shared), exclusive: false }))
     }
 
+    fn space_left(&self) -> Result<Option<u64>> {
+        Ok(Some(u64::MAX))
+    }
+
     fn describe(&self) -> String {
         "memory with faults".into()
     }
@@ -736,6 +740,14 @@ impl AppendFile for FaultAppend {
         let zeros = vec![0; len.saturating_sub(self.len) as usize];
         shared.write(*inode, self.len as usize, &zeros, fault);
         fault.map_or(Ok(()), |kind| Err(Error::io(verb(Operation::Preallocate), path, kind.error())))
+    }
+
+    /// As a file system may: the file has its length at once, and no bytes.
+    fn reserve(&mut self, len: u64) {
+        let FaultFile { inode, shared, .. } = &self.file;
+        let mut shared = lock(shared);
+        let len = shared.disk.len(*inode).max(len as usize);
+        shared.record(Event::Truncate { inode: *inode, len });
     }
 
     fn sync_data(&mut self) -> Result<()> {

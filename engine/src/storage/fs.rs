@@ -47,12 +47,6 @@ const UNCHECKED_READ_BYTES_MAX: usize = 1 << 20;
 /// sandbox, little memory.
 const REWRITE_BYTES: usize = 256 << 10;
 
-/// Bytes that an appended file gathers before the system is asked to begin to write
-/// them to the disk. Measured with a put of 16 KiB each millisecond: a sync of 64 MiB
-/// at once keeps one for 270 ms, with this none waits for 90 ms; with 1 MiB more of
-/// them wait for the journal.
-const WRITEBACK_BYTES: u64 = 4 << 20;
-
 /// A directory of the file system.
 #[derive(Debug)]
 pub struct FsStorage {
@@ -298,20 +292,16 @@ fn sync_file(file: &File) -> io::Result<()> {
     Ok(retry_on_intr(|| rustix::fs::fdatasync(file))?)
 }
 
-/// Asks the system to begin to write these bytes to the disk: a sync that finds
-/// much unwritten keeps its file, and on journalling file systems those of others,
-/// for hundreds of milliseconds. Promises nothing, and a failure later is told by
-/// the next sync.
+/// Finds room on the disk, so that writes need not: they would wait for a sync by
+/// another thread that looks for some.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn begin_writeback(file: &File, start: u64, end: u64) {
-    // Of bytes that were not written yet Linux drops nothing, and writes them.
-    let len = std::num::NonZeroU64::new(end.saturating_sub(start));
-    let _ = rustix::fs::fadvise(file, start, len, rustix::fs::Advice::DontNeed);
+fn reserve(file: &File, len: u64) {
+    let _ = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len);
 }
 
-/// There is no such call.
+/// There is no such call, or it writes zeros.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn begin_writeback(_file: &File, _start: u64, _end: u64) {}
+fn reserve(_file: &File, _len: u64) {}
 
 /// The standard library knows that `fsync` alone does not reach the disk here.
 #[cfg(target_vendor = "apple")]
@@ -400,7 +390,7 @@ impl Storage for FsStorage {
 
     fn create(&self, path: &str) -> Result<Box<dyn AppendFile>> {
         let file = self.open_file("create", path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
-        Ok(Box::new(FsAppendFile { path: path.to_owned(), file, len: 0, begun: 0 }))
+        Ok(Box::new(FsAppendFile { path: path.to_owned(), file, len: 0 }))
     }
 
     /// Opened anew: the system tells each opening of a file once that a write has
@@ -703,18 +693,12 @@ struct FsAppendFile {
     /// Bytes of completed appends. Positional writes put the next append here,
     /// whatever a failed one left behind.
     len: u64,
-    /// Bytes that the system was asked to write to the disk.
-    begun: u64,
 }
 
 impl AppendFile for FsAppendFile {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         write_all_at(&self.file, "append to", &self.path, self.len, bytes)?;
         self.len += bytes.len() as u64;
-        if self.len >= self.begun + WRITEBACK_BYTES {
-            begin_writeback(&self.file, self.begun, self.len);
-            self.begun = self.len;
-        }
         Ok(())
     }
 
@@ -729,6 +713,10 @@ impl AppendFile for FsAppendFile {
         Ok(())
     }
 
+    fn reserve(&mut self, len: u64) {
+        reserve(&self.file, len);
+    }
+
     fn sync_data(&mut self) -> Result<()> {
         sync_file(&self.file).map_err(|source| Error::io("sync", &*self.path, source))
     }
@@ -740,7 +728,6 @@ impl AppendFile for FsAppendFile {
         retry_on_intr(|| rustix::fs::ftruncate(&self.file, len))
             .map_err(|errno| Error::io("truncate", &*self.path, errno.into()))?;
         self.len = len;
-        self.begun = self.begun.min(len);
         Ok(())
     }
 

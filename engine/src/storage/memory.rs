@@ -196,6 +196,10 @@ impl Storage for MemoryStorage {
         Ok(Box::new(MemoryLock { state: self.state.clone(), exclusive: false }))
     }
 
+    fn space_left(&self) -> Result<Option<u64>> {
+        Ok(Some(u64::MAX))
+    }
+
     fn describe(&self) -> String {
         "memory".into()
     }

@@ -178,6 +178,10 @@ impl AppendFile for TraceAppend {
         self.trace.change(format!("preallocate {} to {len} bytes", self.path), self.inner.preallocate(len))
     }
 
+    fn reserve(&mut self, len: u64) {
+        self.inner.reserve(len);
+    }
+
     fn sync_data(&mut self) -> Result<()> {
         self.trace.change(format!("sync {}", self.path), self.inner.sync_data())
     }

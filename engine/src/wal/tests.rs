@@ -126,7 +126,7 @@ fn groups_read_back_like_single_batches() {
 fn a_wal_that_was_made_ahead_begins_anywhere() {
     let storage = MemoryStorage::new();
     storage.create_dir(filename::WAL_DIR).unwrap();
-    let mut wal = Wal::prepare(&storage, NUMBER, DATABASE).unwrap();
+    let mut wal = Wal::prepare(&storage, NUMBER, DATABASE, 1000).unwrap();
     let (created_for, none) = (Some(SequenceNumber(0)), (None, None));
     let (_, found) = replay_from(&storage, true).unwrap();
     assert_eq!((found.created_for, (found.first_seq, found.last_seq)), (created_for, none));
@@ -134,7 +134,7 @@ fn a_wal_that_was_made_ahead_begins_anywhere() {
     assert!(wal.append(SequenceNumber(FIRST.0 + 1), &batch(1)).is_err());
     let sealed_empty = {
         let copy = storage.deep_clone();
-        let mut other = Wal::prepare(&copy, FileNumber(8), DATABASE).unwrap();
+        let mut other = Wal::prepare(&copy, FileNumber(8), DATABASE, 1000).unwrap();
         other.begin(FIRST);
         other.seal().unwrap();
         replay(&copy, FileNumber(8), DATABASE, true, MAX, |_, _| Ok(())).unwrap()

@@ -128,6 +128,11 @@ impl Storage for Disk {
         self.files.lock_shared()
     }
 
+    fn space_left(&self) -> Result<Option<u64>> {
+        let max = self.faults.bytes_max.load(SeqCst);
+        Ok(Some(if max > 0 { max.saturating_sub(self.bytes()) } else { u64::MAX }))
+    }
+
     fn describe(&self) -> String {
         self.files.describe()
     }
