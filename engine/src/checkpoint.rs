@@ -265,6 +265,9 @@ fn freeze(core: &Core, writes: &WritePath) -> Result<Frozen> {
         core.check_sound()?;
         let mut state = manifest.state().clone();
         state.header.last_sequence = last_seq;
+        if let Some(empty) = core.open_wals.next() {
+            state.wals.remove(&empty);
+        }
         // With the manifest locked these are the tables that it names.
         let versions = core.keyspaces().iter().map(|keyspace| Arc::clone(&keyspace.view().version)).collect();
         let lengths = lock(&core.old_wals);

@@ -2,6 +2,8 @@
 //! after what all keys share, as big-endian integers in one array. Keys
 //! themselves are looked at only among equal heads.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use super::page::BytesPage;
@@ -12,7 +14,14 @@ use crate::key::head;
 pub(super) struct Heads {
     /// Bytes that all keys share.
     shared: usize,
+    /// The head of a key, of which no more than these count.
+    shared_head: u64,
     heads: Vec<u64>,
+}
+
+/// The first `bytes` of a head, which are 8 at most.
+fn first_of(head: u64, bytes: usize) -> u64 {
+    head & u64::MAX.checked_shl(64 - 8 * bytes as u32).unwrap_or(0)
 }
 
 impl Heads {
@@ -21,7 +30,8 @@ impl Heads {
         let Some(last) = count.checked_sub(1) else { return Heads::default() };
         let shared = key(0).iter().zip(key(last)).take_while(|(a, b)| a == b).count();
         let heads = (0..count).map(|index| head(key(index).get(shared..).unwrap_or_default())).collect();
-        Heads { shared, heads }
+        let shared_head = first_of(head(key(0)), shared.min(8));
+        Heads { shared, shared_head, heads }
     }
 
     /// Number of keys below `wanted`.
@@ -47,9 +57,22 @@ impl Heads {
         if count == 0 {
             return 0;
         }
-        let shared = &key(0)[..self.shared];
-        let Some(rest) = wanted.strip_prefix(shared) else {
-            return if wanted < shared { 0 } else { count };
+        let rest = if self.shared <= 8
+            && let Some(rest) = wanted.get(self.shared..)
+        {
+            // Without a look at a key, which lies elsewhere.
+            match first_of(head(wanted), self.shared).cmp(&self.shared_head) {
+                Ordering::Less => return 0,
+                Ordering::Equal => rest,
+                Ordering::Greater => return count,
+            }
+        } else {
+            let shared = &key(0)[..self.shared];
+            match wanted.strip_prefix(shared) {
+                Some(rest) => rest,
+                None if wanted < shared => return 0,
+                None => return count,
+            }
         };
         let head = head(rest);
         let start = self.heads.partition_point(|other| *other < head);
@@ -132,7 +155,7 @@ mod tests {
     #[test]
     fn agrees_with_a_plain_search() {
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        for shared in ["", "same-prefix-"] {
+        for shared in ["", "s", "s\0", "12345678", "123456789", "same-prefix-"] {
             for tail in [
                 "",
                 "a",

@@ -273,7 +273,8 @@ fn write_all_at(
 /// Writes a file's bytes in their place, so that the next sync writes them to
 /// the disk even if the system takes them for written: after a failed sync it
 /// may, though it answers them only from memory. Where a sector is written
-/// whole, as it is here assumed, a power loss meanwhile changes nothing.
+/// whole, as it is here assumed, a power loss meanwhile changes nothing. Zeros behind
+/// a log are zeros whatever became of them, and stay as they are.
 fn rewrite(file: &File, operation: &'static str, path: &str) -> Result<()> {
     let mut buffer = vec![0; REWRITE_BYTES];
     let mut offset = 0;
@@ -281,7 +282,9 @@ fn rewrite(file: &File, operation: &'static str, path: &str) -> Result<()> {
         let read = retry_on_intr(|| rustix::io::pread(file, &mut buffer[..], offset))
             .map_err(|errno| Error::io(operation, path, errno.into()))?;
         let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
-        write_all_at(file, operation, path, offset, bytes)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            write_all_at(file, operation, path, offset, bytes)?;
+        }
         offset += read as u64;
     }
 }

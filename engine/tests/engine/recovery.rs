@@ -654,6 +654,10 @@ fn made_ahead(asked: bool) {
 
     // It takes the batches after those of the first one.
     if asked {
+        let checkpoint = MemoryStorage::new();
+        db.checkpoint_to(Arc::new(checkpoint.clone())).unwrap();
+        assert_eq!(files_in(&checkpoint, "wal/").len(), 1, "without what is empty");
+        reopened(&checkpoint, count);
         db.flush().unwrap();
         assert_eq!(files_in(&storage, "wal/"), wals[1..]);
         reopened(&storage, count);
