@@ -1,8 +1,8 @@
 //! Who drives flushes and compactions.
 //!
 //! There are three lanes: for flushes and for compactions, each with at most one job,
-//! and for what is done ahead for the log ([`crate::open_wals`]). Whoever holds a lane's lock moves its job on by a step: worker
-//! threads natively; on wasm the writers, in proportion to what they write, and
+//! and for what is done ahead for the log ([`crate::open_wals`]). Whoever holds a lane's
+//! lock moves its job on by a step: worker threads natively; on wasm the writers, in proportion to what they write, and
 //! a host that calls `maintain`. A caller that waits for a job drives it too.
 
 use std::collections::VecDeque;

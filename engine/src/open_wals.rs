@@ -6,7 +6,8 @@
 //! would wait for four syncs, tens of milliseconds where the disk is busy. So the log
 //! lane ([`crate::background`]) syncs the present WAL beside the commits every few MiB
 //! and, when memtables are nearly full, makes the next one. What is left for the commit
-//! is one sync, of the seal and the little that came before it.
+//! are two small syncs, of the little that came before the seal and of the seal. Both
+//! at once would do for a crash, but then damage to the former could not be told from one.
 //!
 //! The next WAL also has its room on the disk reserved. Measured on ext4 with 20,000
 //! puts of 100 B in a second: an append that must find room waits for whoever syncs the

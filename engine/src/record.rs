@@ -27,8 +27,8 @@
 //! a seal.
 //!
 //! Invariants of the writer: one frame or group is one call of the storage; a
-//! log ends at a frame boundary unless its writer is broken; a seal ends the log, and
-//! it counts once it is synced with everything before it.
+//! log ends at a frame boundary unless its writer is broken; a seal is written
+//! only once everything before it is synced, and ends the log.
 
 mod reader;
 mod salvage;

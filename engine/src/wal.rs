@@ -11,8 +11,8 @@
 //!    file, its header and its name are durable before it takes the first batch.
 //!    Numbers are never reused.
 //! 2. [`Wal::append`], [`Wal::append_group`], [`Wal::sync`]; beside them
-//!    [`WalSyncer::sync`].
-//! 3. [`Wal::seal`] or [`Wal::seal_at_once`], before a later WAL takes its first batch, in every
+//!    [`LogSyncer::sync`].
+//! 3. [`Wal::seal`], before a later WAL takes its first batch, in every
 //!    durability mode. So only the last WAL that holds data can be torn.
 //! 4. [`replay`] at open. A recovered WAL is never appended to, and it stays
 //!    unsealed: the new manifest records where it ends before a later WAL takes
@@ -122,10 +122,9 @@ impl Wal {
         self.log.seal()
     }
 
-    /// Ends the WAL with a seal, and syncs all together: for one that a later WAL
-    /// follows at once, see [`LogWriter::seal_at_once`].
-    pub fn seal_at_once(&mut self) -> Result<()> {
-        self.log.seal_at_once()
+    /// Gives back room that was reserved and is not used.
+    pub fn release(&mut self) {
+        self.log.release();
     }
 
     /// Length in bytes.

@@ -174,6 +174,9 @@ impl WritePath {
     pub fn close(&self, core: &Core) -> Result<SequenceNumber> {
         let mut writer = lock(&self.writer);
         writer.closed = true;
+        if let Some(wal) = &mut writer.wal {
+            wal.release();
+        }
         writer.seal(core)?;
         Ok(writer.last_seq)
     }
@@ -347,14 +350,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Seals the WAL, if there is one.
     fn seal(&mut self, core: &Core) -> Result<()> {
-        self.end(core, Wal::seal)
-    }
-
-    fn end(&mut self, core: &Core, seal: impl FnOnce(&mut Wal) -> Result<()>) -> Result<()> {
         if let Some(wal) = &mut self.wal {
-            core.note(seal(wal))?;
+            core.note(wal.seal())?;
             core.counters.wal_syncs.fetch_add(1, Relaxed);
             let old = OldWal { bytes: wal.bytes(), last_seq: wal.last_seq() };
             lock(&core.old_wals).insert(wal.number(), old);
@@ -418,7 +416,7 @@ impl Writer {
         if chosen.is_empty() {
             return Ok(());
         }
-        self.end(core, Wal::seal_at_once)?;
+        self.seal(core)?;
         chosen.iter().for_each(|keyspace| keyspace.freeze());
         core.views_changed();
         Ok(())

@@ -120,6 +120,15 @@ impl LogWriter {
         self.reserved = true;
     }
 
+    /// Gives back the room that is not used. It takes the time of freeing it.
+    pub fn release(&mut self) {
+        if std::mem::take(&mut self.reserved) && matches!(self.state, State::Open) {
+            // For the sake of the room alone: what is there reads as zeros.
+            let _ = self.file.truncate(self.len());
+            self.zeros_to = 0;
+        }
+    }
+
     /// Says what the first append of an empty log will carry.
     pub fn begin(&mut self, first_seq: SequenceNumber) {
         self.last_seq = before(first_seq);
@@ -195,18 +204,6 @@ impl LogWriter {
         self.check_open()?;
         // The seal claims that everything before it is durable.
         self.sync_frames()?;
-        self.seal_at_once()?;
-        if self.reserved {
-            // For the sake of the room alone.
-            let _ = self.file.truncate(self.len());
-        }
-        Ok(())
-    }
-
-    /// Writes the seal, and syncs it together with what is not synced yet. Until a
-    /// later log takes data, damage to that is taken for a torn tail.
-    pub fn seal_at_once(&mut self) -> Result<()> {
-        self.check_open()?;
         self.buffer.clear();
         let log_length = self.extent.len() + (FRAME_HEADER_BYTES + size_of::<u64>()) as u64;
         self.frame(FrameKind::Seal, self.last_seq, &log_length.to_le_bytes())?;
