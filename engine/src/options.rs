@@ -76,8 +76,8 @@ pub struct Options {
     /// Default: 4 × `memtable_bytes` natively, which lets a burst of three go by
     /// unnoticed, and 2 × on wasm.
     pub write_buffer_bytes: Option<usize>,
-    /// Bytes of decoded pages and filters kept. Default: 256 MiB natively,
-    /// 64 MiB on wasm.
+    /// Bytes of decoded pages and filters, and of rows that are read often, kept.
+    /// Default: 256 MiB natively, 64 MiB on wasm.
     pub cache_bytes: usize,
     /// Bytes at which a compaction starts its next output file. Default: 64 MiB.
     pub target_file_bytes: u64,

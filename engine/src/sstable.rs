@@ -32,6 +32,7 @@ mod keys;
 #[cfg(feature = "measuring")]
 pub(crate) mod measuring;
 mod page;
+mod row_cache;
 mod salvage;
 mod schema;
 mod stored;

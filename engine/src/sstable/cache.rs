@@ -1,70 +1,133 @@
-//! The cache of decoded pages and filters: one budget of bytes for all tables
-//! of a database.
+//! The cache of decoded pages and filters, and of rows that are read again and again:
+//! one budget of bytes for all tables of a database.
+//!
+//! What is decoded hangs in [`Slots`] of its table, by the number of its page: to find it
+//! costs one cache line, where a table of hashes costs five. All slots that hold
+//! something stand in a ring. When they hold more than the budget allows, a hand goes
+//! round and empties those that nobody has looked into since it last came by. Source:
+//! CLOCK, "A Paging Experiment with the Multics System" (Corbató, 1968).
 
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use quick_cache::{Weighter, sync};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+// Not those of `crate::sync`: whoever comes first here, no answer is another.
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
 use super::filter::Filter;
 use super::keys::KeysPage;
 use super::page::{BytesPage, IntsPage};
+use super::row_cache::{Row, RowCache};
 use crate::key::FileNumber;
 
-/// Bytes of an entry beside what it holds.
-const ENTRY_BYTES: usize = 96;
+/// Rows have one of so many parts of the budget.
+const ROWS_SHARE: u64 = 8;
 
-/// Typical bytes of an entry, to size the tables of the cache.
-const TYPICAL_BYTES: u64 = 8 << 10;
+/// What takes more than one of so many parts of the budget is not kept.
+const LARGEST_SHARE: u64 = 2;
+
+/// Bytes of what is kept beside its contents.
+const ENTRY_BYTES: usize = 64;
+
+/// Slots that are passed by for having been looked into, before one is emptied all the
+/// same: whoever adds a page need not go all the way round.
+const SECOND_CHANCES: usize = 64;
 
 /// Shared by its clones.
 #[derive(Clone, Debug)]
 pub struct Cache(Arc<Inner>);
 
-type Place = (FileNumber, u64);
-type Blocks = sync::Cache<Place, Block, ByWeight, BuildHasherDefault<PlaceHasher>>;
-
 #[derive(Debug)]
 struct Inner {
-    blocks: Blocks,
+    /// Of pages and filters, as `bytes`.
+    bytes_max: u64,
+    bytes: AtomicU64,
+    ring: Mutex<VecDeque<Place>>,
+    rows: RowCache,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
-/// Something decoded from a table.
-#[derive(Clone, Debug)]
-pub(super) enum Block {
-    Keys(Arc<KeysPage>),
-    Values(Arc<BytesPage>),
-    Ints(Arc<IntsPage>),
-    Filter(Arc<Filter>),
+/// A slot that holds something.
+#[derive(Debug)]
+struct Place {
+    slots: Weak<Slots>,
+    page: usize,
+}
+
+/// Something decoded.
+pub(super) trait Block {
+    /// Bytes of memory.
+    fn weight(&self) -> usize;
+}
+
+/// What is kept of a page, one column each.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub keys: Option<Arc<KeysPage>>,
+    pub values: Option<Arc<BytesPage>>,
+    pub ints: [Option<Arc<IntsPage>>; 3],
+    /// Of the row group that begins with the page.
+    pub filter: Option<Arc<Filter>>,
+}
+
+impl Held {
+    fn weights(&self) -> impl Iterator<Item = usize> {
+        fn of<T: Block>(block: &Option<Arc<T>>) -> Option<usize> {
+            block.as_deref().map(weight)
+        }
+        let ints = self.ints.iter().map(of);
+        [of(&self.keys), of(&self.values), of(&self.filter)].into_iter().chain(ints).flatten()
+    }
+
+    fn weight(&self) -> u64 {
+        self.weights().sum::<usize>() as u64
+    }
+}
+
+fn weight<T: Block>(block: &T) -> usize {
+    block.weight() + ENTRY_BYTES
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    held: RwLock<Held>,
+    /// It was looked into since the hand came by.
+    used: AtomicBool,
+}
+
+impl Slot {
+    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is kept of a table.
+#[derive(Debug)]
+pub(super) struct Slots {
+    cache: Cache,
+    file: FileNumber,
+    slots: Box<[Slot]>,
 }
 
 impl Cache {
     /// A cache of at most `bytes` bytes.
     pub fn new(bytes: u64) -> Cache {
-        let blocks = Blocks::with(
-            (bytes / TYPICAL_BYTES).max(16) as usize,
-            bytes,
-            ByWeight,
-            BuildHasherDefault::default(),
-            sync::DefaultLifecycle::default(),
-        );
-        Cache(Arc::new(Inner { blocks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }))
+        let rows_bytes = bytes / ROWS_SHARE;
+        Cache(Arc::new(Inner {
+            bytes_max: bytes - rows_bytes,
+            bytes: AtomicU64::new(0),
+            ring: Mutex::default(),
+            rows: RowCache::new(rows_bytes),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }))
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
-        self.0.blocks.weight()
+        self.0.bytes.load(Relaxed) + self.0.rows.weight()
     }
 
-    /// Bytes that it may hold.
-    pub fn bytes_max(&self) -> u64 {
-        self.0.blocks.capacity()
-    }
-
-    /// Lookups that found something.
+    /// Lookups that found something; those of rows count only then.
     pub fn hits(&self) -> u64 {
         self.0.hits.load(Relaxed)
     }
@@ -74,74 +137,167 @@ impl Cache {
         self.0.misses.load(Relaxed)
     }
 
-    pub(super) fn get(&self, file: FileNumber, offset: u64) -> Option<Block> {
-        let found = self.0.blocks.get(&(file, offset));
-        let counter = if found.is_some() { &self.0.hits } else { &self.0.misses };
+    fn ring(&self) -> MutexGuard<'_, VecDeque<Place>> {
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties slots until the budget is kept to.
+    fn evict(&self) {
+        let mut chances = SECOND_CHANCES;
+        while self.0.bytes.load(Relaxed) > self.0.bytes_max {
+            let Some(place) = self.ring().pop_front() else { return };
+            let Some(slots) = place.slots.upgrade() else { continue };
+            let slot = &slots.slots[place.page];
+            if chances > 0 && slot.used.swap(false, Relaxed) {
+                chances -= 1;
+                self.ring().push_back(place);
+                continue;
+            }
+            slot.used.store(false, Relaxed);
+            let held = std::mem::take(&mut *slot.write());
+            self.0.bytes.fetch_sub(held.weight(), Relaxed);
+        }
+    }
+}
+
+impl Slots {
+    /// For a table of so many pages.
+    pub fn new(cache: Cache, file: FileNumber, pages: usize) -> Arc<Slots> {
+        Arc::new(Slots { cache, file, slots: (0..pages).map(|_| Slot::default()).collect() })
+    }
+
+    /// Bytes of pages and filters that may be held, of all tables.
+    pub fn bytes_max(&self) -> u64 {
+        self.cache.0.bytes_max
+    }
+
+    /// What `field` of a page holds.
+    #[inline]
+    pub fn get<T>(&self, page: usize, field: impl Fn(&Held) -> &Option<Arc<T>>) -> Option<Arc<T>> {
+        let slot = &self.slots[page];
+        let found = field(&slot.held.read().unwrap_or_else(PoisonError::into_inner)).clone();
+        let counter = if found.is_some() { &self.cache.0.hits } else { &self.cache.0.misses };
         counter.fetch_add(1, Relaxed);
+        if found.is_some() && !slot.used.load(Relaxed) {
+            slot.used.store(true, Relaxed);
+        }
         found
     }
 
-    pub(super) fn insert(&self, file: FileNumber, offset: u64, block: Block) {
-        self.0.blocks.insert((file, offset), block);
+    /// Keeps `block` in `field` of a page, unless there is one or it is too large.
+    pub fn keep<T: Block>(
+        self: &Arc<Self>,
+        page: usize,
+        field: impl Fn(&mut Held) -> &mut Option<Arc<T>>,
+        block: &Arc<T>,
+    ) {
+        let bytes = weight(&**block) as u64;
+        if bytes > self.bytes_max() / LARGEST_SHARE {
+            return;
+        }
+        let mut held = self.slots[page].write();
+        let begins = held.weights().next().is_none();
+        let field = field(&mut held);
+        if field.is_some() {
+            return;
+        }
+        *field = Some(Arc::clone(block));
+        self.cache.0.bytes.fetch_add(bytes, Relaxed);
+        drop(held);
+        if begins {
+            self.cache.ring().push_back(Place { slots: Arc::downgrade(self), page });
+        }
+        self.cache.evict();
+    }
+
+    /// The row that has this hash of its key, if it is kept.
+    #[inline]
+    pub fn row(&self, hash: u64) -> Option<Row> {
+        let row = self.cache.0.rows.get(self.file, hash)?;
+        self.cache.0.hits.fetch_add(1, Relaxed);
+        Some(row)
+    }
+
+    /// Keeps a row of so many bytes that was found in pages, if it was lately found before.
+    pub fn note_row(&self, hash: u64, bytes: usize, row: impl FnOnce() -> Row) {
+        self.cache.0.rows.note(self.file, hash, bytes, row);
     }
 }
 
-#[derive(Clone, Debug)]
-struct ByWeight;
-
-impl Weighter<Place, Block> for ByWeight {
-    fn weight(&self, _: &Place, block: &Block) -> u64 {
-        let bytes = match block {
-            Block::Keys(page) => page.weight(),
-            Block::Values(page) => page.weight(),
-            Block::Ints(page) => page.weight(),
-            Block::Filter(filter) => filter.weight(),
-        };
-        (bytes + ENTRY_BYTES) as u64
-    }
-}
-
-/// Mixes two integers that nobody chooses to collide.
-#[derive(Clone, Debug, Default)]
-struct PlaceHasher(u64);
-
-impl Hasher for PlaceHasher {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        // Source of the constant: 2^64 over the golden ratio.
-        self.0 = (self.0.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+impl Drop for Slots {
+    fn drop(&mut self) {
+        let held = self.slots.iter().map(|slot| slot.write().weight()).sum();
+        if held > 0 {
+            self.cache.0.bytes.fetch_sub(held, Relaxed);
+            self.cache.ring().retain(|place| !std::ptr::eq(place.slots.as_ptr(), self));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sstable::page::BytesPage;
     use bytes::Bytes;
+
+    fn page(bytes: usize) -> Arc<BytesPage> {
+        let mut body = Vec::new();
+        crate::sstable::delta::encode(&mut body, &[bytes as i64]);
+        body.resize(body.len() + bytes, 7);
+        Arc::new(BytesPage::decode(Bytes::from(body), 1).unwrap())
+    }
+
+    fn keep(slots: &Arc<Slots>, number: usize, bytes: usize) {
+        slots.keep(number, |held| &mut held.values, &page(bytes));
+    }
+
+    fn holds(slots: &Slots, number: usize) -> bool {
+        slots.get(number, |held| &held.values).is_some()
+    }
 
     #[test]
     fn stays_within_its_budget_and_counts() {
         let cache = Cache::new(1 << 20);
-        let page = || {
-            let mut body = Vec::new();
-            crate::sstable::delta::encode(&mut body, &[4000]);
-            body.resize(body.len() + 4000, 7);
-            Block::Values(Arc::new(BytesPage::decode(Bytes::from(body), 1).unwrap()))
-        };
-        for offset in 0..2000 {
-            cache.insert(FileNumber(1), offset, page());
+        let slots = Slots::new(cache.clone(), FileNumber(1), 2000);
+        for number in 0..2000 {
+            keep(&slots, number, 4000);
             assert!(cache.bytes() <= 1 << 20);
         }
-        assert!(cache.bytes() > 1 << 18);
-        let found = (0..2000).filter(|offset| cache.get(FileNumber(1), *offset).is_some()).count() as u64;
+        assert!(cache.bytes() > 3 << 18);
+        let found = (0..2000).filter(|number| holds(&slots, *number)).count() as u64;
         assert!(found > 0 && cache.hits() == found && cache.misses() == 2000 - found);
-        assert!(cache.get(FileNumber(2), 1999).is_none());
+        // What is too large drives nothing out.
+        keep(&slots, 0, 3 << 18);
+        assert!(!holds(&slots, 0));
+        assert_eq!((0..2000).filter(|number| holds(&slots, *number)).count() as u64, found);
+    }
+
+    #[test]
+    fn what_is_looked_into_stays() {
+        let cache = Cache::new(1 << 20);
+        let slots = Slots::new(cache.clone(), FileNumber(1), 5000);
+        for number in 0..5000 {
+            keep(&slots, number, 4000);
+            assert!(number < 20 || (0..20).all(|hot| holds(&slots, hot)));
+        }
+        // Columns of a page come and go together, and are counted once.
+        let before = cache.bytes();
+        keep(&slots, 4999, 4000);
+        assert_eq!(cache.bytes(), before);
+    }
+
+    #[test]
+    fn a_table_takes_what_is_kept_of_it_along() {
+        let cache = Cache::new(1 << 20);
+        let kept = Slots::new(cache.clone(), FileNumber(1), 10);
+        keep(&kept, 3, 1000);
+        let before = cache.bytes();
+        let gone = Slots::new(cache.clone(), FileNumber(2), 100);
+        (0..100).for_each(|number| keep(&gone, number, 1000));
+        assert!(cache.bytes() > before && cache.ring().len() == 101);
+        drop(gone);
+        assert_eq!((cache.bytes(), cache.ring().len()), (before, 1));
+        assert!(holds(&kept, 3));
+        drop(kept);
+        assert_eq!((cache.bytes(), cache.ring().len()), (0, 0));
     }
 }

@@ -11,6 +11,7 @@
 
 use bytes::Bytes;
 
+use super::cache::Block;
 use super::thrift::{Decoded, Malformed, kind, put_zigzag};
 
 /// Bytes of a block.
@@ -100,9 +101,10 @@ impl Filter {
         words
             .fold(true, |all, (word, bytes)| all & (u32::from_le_bytes(*bytes) & filter_bit(hash, word) != 0))
     }
+}
 
-    /// Bytes of memory.
-    pub fn weight(&self) -> usize {
+impl Block for Filter {
+    fn weight(&self) -> usize {
         self.bitset.len()
     }
 }

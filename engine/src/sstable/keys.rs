@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::cache::Block;
 use super::page::BytesPage;
 use crate::key::head;
 
@@ -141,9 +142,10 @@ impl KeysPage {
     pub fn slice(&self, row: usize) -> Bytes {
         self.page.slice(row)
     }
+}
 
-    /// Bytes of memory.
-    pub fn weight(&self) -> usize {
+impl Block for KeysPage {
+    fn weight(&self) -> usize {
         self.page.weight() + self.heads.weight()
     }
 }

@@ -15,6 +15,7 @@
 
 use bytes::Bytes;
 
+use super::cache::Block;
 use super::delta::{self, Packed};
 use super::thrift::{Decoded, Malformed, Reader, kind, put_zigzag};
 
@@ -351,9 +352,10 @@ impl BytesPage {
     pub fn slice(&self, row: usize) -> Bytes {
         self.body.slice(self.range(row))
     }
+}
 
-    /// Bytes of memory.
-    pub fn weight(&self) -> usize {
+impl Block for BytesPage {
+    fn weight(&self) -> usize {
         let offsets = match &self.place {
             Place::Equal { .. } => 0,
             Place::Offsets(offsets) => offsets.len() * 4,
@@ -382,9 +384,10 @@ impl IntsPage {
     pub fn get(&self, row: usize) -> i64 {
         self.values.get(row)
     }
+}
 
-    /// Bytes of memory.
-    pub fn weight(&self) -> usize {
+impl Block for IntsPage {
+    fn weight(&self) -> usize {
         match &self.values {
             Packed::Progression { .. } => 0,
             Packed::Values(values) => values.len() * 8,

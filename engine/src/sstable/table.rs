@@ -5,17 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::TableMeta;
-use super::cache::{Block, Cache};
+use super::cache::{Cache, Slots};
 use super::cursor::TableCursor;
 use super::filter::Filter;
 use super::index::{GroupEntry, Index};
 use super::keys::KeysPage;
 use super::page::{self, BytesPage, IntsPage, Written};
+use super::row_cache::Row;
 use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::thrift::{Decoded, Malformed};
 use crate::cursor::{Found, Lookup};
 use crate::error::{Error, Result};
-use crate::key::{Expiry, FileNumber, SequenceNumber, ValueKind};
+use crate::key::{Expiry, SequenceNumber, ValueKind};
 use crate::range_delete::RangeDeletes;
 use crate::storage::ReadFile;
 
@@ -25,7 +26,7 @@ pub struct Table {
     file: Arc<dyn ReadFile>,
     path: String,
     meta: TableMeta,
-    cache: Cache,
+    slots: Arc<Slots>,
     pub(super) index: Index,
 }
 
@@ -39,6 +40,14 @@ pub(super) struct Rows {
     pub kinds: Option<Arc<IntsPage>>,
     /// `None` where no row expires.
     pub expiries: Option<Arc<IntsPage>>,
+}
+
+/// Where a version of a key is.
+struct Location {
+    page: usize,
+    row: usize,
+    /// The file has no newer version.
+    newest: bool,
 }
 
 impl Table {
@@ -61,7 +70,8 @@ impl Table {
             return Err(Error::corruption(path, meta.tail_offset, what));
         }
         let index = Index::decode(&tail, &path, meta)?;
-        Ok(Table { file, path, meta: meta.clone(), cache, index })
+        let slots = Slots::new(cache, meta.number, index.pages.len());
+        Ok(Table { file, path, meta: meta.clone(), slots, index })
     }
 
     /// What the newest version of a key that a reader may see says; `hash` is the
@@ -69,14 +79,26 @@ impl Table {
     /// the caller to have looked at. Reads at most two pages where statistics
     /// decide between versions.
     pub fn get(&self, lookup: &Lookup<'_>, hash: u64) -> Result<Option<Found>> {
-        let found = self.locate(lookup.key, hash, lookup.seq)?;
-        found.map(|(page, row)| self.judge(lookup, page, row)).transpose()
+        let Some(last) = self.candidate(lookup.key, hash)? else { return Ok(None) };
+        let row = self.slots.row(hash);
+        if let Some(found) = row.and_then(|row| row.answer(lookup)) {
+            return Ok(Some(found));
+        }
+        let Some(at) = self.locate(lookup.key, last, lookup.seq)? else { return Ok(None) };
+        let found = self.judge(lookup, at.page, at.row)?;
+        if at.newest
+            && let Found::Value(value) = &found
+        {
+            self.note(lookup.key, hash, &at, value)?;
+        }
+        Ok(Some(found))
     }
 
     /// Sequence number of the newest version of `key`.
     pub fn newest(&self, key: &[u8], hash: u64) -> Result<Option<SequenceNumber>> {
-        let found = self.locate(key, hash, SequenceNumber::MAX)?;
-        found.map(|(page, row)| self.sequence(page, row)).transpose()
+        let Some(last) = self.candidate(key, hash)? else { return Ok(None) };
+        let found = self.locate(key, last, SequenceNumber::MAX)?;
+        found.map(|at| self.sequence(at.page, at.row)).transpose()
     }
 
     /// Range tombstones.
@@ -84,23 +106,44 @@ impl Table {
         &self.index.range_deletes
     }
 
-    /// Page and row of the newest version of `key` at or before `seq`.
-    fn locate(&self, key: &[u8], hash: u64, seq: SequenceNumber) -> Result<Option<(usize, usize)>> {
+    /// The last page that may hold `key`, if the filter lets it be there.
+    fn candidate(&self, key: &[u8], hash: u64) -> Result<Option<usize>> {
         let Some(last) = self.index.last_at_or_below(key) else { return Ok(None) };
-        if !self.filter(self.index.group_of(last))?.may_hold(hash) {
-            return Ok(None);
-        }
+        let may_hold = self.filter(self.index.group_of(last))?.may_hold(hash);
+        Ok(may_hold.then_some(last))
+    }
+
+    /// The newest version of `key` at or before `seq`; `last` is its last page.
+    fn locate(&self, key: &[u8], last: usize, seq: SequenceNumber) -> Result<Option<Location>> {
+        let mut newest = true;
         for page in self.index.first_holding(key, last)..=last {
             let keys = self.keys(page)?;
             let start = keys.lower_bound(key);
             let end = (start..keys.rows()).find(|row| keys.get(*row) != key).unwrap_or(keys.rows());
-            if start < end
-                && let Some(row) = self.visible_row(page, start..end, seq)?
-            {
-                return Ok(Some((page, row)));
+            if start < end {
+                if let Some(row) = self.visible_row(page, start..end, seq)? {
+                    return Ok(Some(Location { page, row, newest: newest && row == start }));
+                }
+                newest = false;
             }
         }
         Ok(None)
+    }
+
+    /// Tells the cache of a value that was read.
+    fn note(&self, key: &[u8], hash: u64, at: &Location, value: &[u8]) -> Result<()> {
+        let entry = &self.index.pages[at.page];
+        let expires_at = match entry.expiries {
+            (_, 0) => Expiry::NEVER,
+            _ => Expiry(self.ints(at.page, EXPIRY)?.get(at.row) as u64),
+        };
+        self.slots.note_row(hash, key.len() + value.len(), || Row {
+            seqs: (entry.seq_min as u64, entry.seq_max as u64),
+            expires_at,
+            key_len: key.len(),
+            bytes: [key, value].concat().into(),
+        });
+        Ok(())
     }
 
     /// The first of `rows`, which are versions of one key, at or before `seq`.
@@ -193,41 +236,39 @@ impl Table {
     // --- Through the cache ---------------------------------------------------
 
     pub(super) fn keys(&self, page: usize) -> Result<Arc<KeysPage>> {
-        let offset = self.index.pages[page].offsets[KEY];
-        if let Some(Block::Keys(keys)) = self.cache.get(self.number(), offset) {
+        if let Some(keys) = self.slots.get(page, |held| &held.keys) {
             return Ok(keys);
         }
         let keys = self.decode_keys(page, &self.raw(page, KEY)?)?;
-        self.cache.insert(self.number(), offset, Block::Keys(Arc::clone(&keys)));
+        self.slots.keep(page, |held| &mut held.keys, &keys);
         Ok(keys)
     }
 
     pub(super) fn values(&self, page: usize) -> Result<Arc<BytesPage>> {
-        let offset = self.index.pages[page].offsets[VALUE];
-        if let Some(Block::Values(values)) = self.cache.get(self.number(), offset) {
+        if let Some(values) = self.slots.get(page, |held| &held.values) {
             return Ok(values);
         }
         let values = self.decode_values(page, &self.raw(page, VALUE)?)?;
-        self.cache.insert(self.number(), offset, Block::Values(Arc::clone(&values)));
+        self.slots.keep(page, |held| &mut held.values, &values);
         Ok(values)
     }
 
+    /// A page of one of the columns from [`SEQ`] on.
     pub(super) fn ints(&self, page: usize, column: usize) -> Result<Arc<IntsPage>> {
-        let offset = self.index.pages[page].offsets[column];
-        if let Some(Block::Ints(ints)) = self.cache.get(self.number(), offset) {
+        if let Some(ints) = self.slots.get(page, |held| &held.ints[column - SEQ]) {
             return Ok(ints);
         }
         let ints = self.decode_ints(page, column, &self.raw(page, column)?)?;
-        self.cache.insert(self.number(), offset, Block::Ints(Arc::clone(&ints)));
+        self.slots.keep(page, |held| &mut held.ints[column - SEQ], &ints);
         Ok(ints)
     }
 
     fn filter(&self, group: &GroupEntry) -> Result<Arc<Filter>> {
-        if let Some(Block::Filter(filter)) = self.cache.get(self.number(), group.filter_offset) {
+        if let Some(filter) = self.slots.get(group.first_page, |held| &held.filter) {
             return Ok(filter);
         }
         let filter = Arc::new(self.read_filter(group)?);
-        self.cache.insert(self.number(), group.filter_offset, Block::Filter(Arc::clone(&filter)));
+        self.slots.keep(group.first_page, |held| &mut held.filter, &filter);
         Ok(filter)
     }
 
@@ -240,11 +281,7 @@ impl Table {
     }
 
     pub(super) fn cache_bytes_max(&self) -> u64 {
-        self.cache.bytes_max()
-    }
-
-    fn number(&self) -> FileNumber {
-        self.meta.number
+        self.slots.bytes_max()
     }
 
     // --- From raw bytes ------------------------------------------------------
