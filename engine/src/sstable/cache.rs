@@ -6,9 +6,14 @@
 //! something stand in a ring. When they hold more than the budget allows, a hand goes
 //! round and empties those that nobody has looked into since it last came by. Source:
 //! CLOCK, "A Paging Experiment with the Multics System" (Corbató, 1968).
+//!
+//! Once it is full, a page is kept only if it was missed before so lately that, had it been
+//! kept then, it would still be here: what is read once in a long while neither drives out
+//! what is read more often nor costs the memory. Source of the idea: the ghost entries of
+//! "2Q" (Johnson and Shasha, 1994).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 // Not those of `crate::sync`: whoever comes first here, no answer is another.
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak};
 
@@ -30,6 +35,12 @@ const ENTRY_BYTES: usize = 64;
 /// Slots that are passed by for having been looked into, before one is emptied all the
 /// same: whoever adds a page need not go all the way round.
 const SECOND_CHANCES: usize = 64;
+
+/// The cache is full when less than one of so many parts of its budget is left.
+const ROOM_SHARE: u64 = 64;
+
+/// Misses for each slot that something is put into: one for keys and one for values.
+const MISSES_PER_SLOT: usize = 2;
 
 /// Shared by its clones.
 #[derive(Clone, Debug)]
@@ -92,6 +103,9 @@ struct Slot {
     held: RwLock<Held>,
     /// It was looked into since the hand came by.
     used: AtomicBool,
+    /// How many misses of any page there had been at the last one of its keys and of its
+    /// values; 0 without one.
+    missed: [AtomicU32; 2],
 }
 
 impl Slot {
@@ -182,6 +196,16 @@ impl Slots {
             slot.used.store(true, Relaxed);
         }
         found
+    }
+
+    /// True if the keys or values of a page that have just been missed are worth keeping.
+    pub fn admits(&self, page: usize, column: usize) -> bool {
+        let cache = &self.cache.0;
+        let now = (cache.misses.load(Relaxed) as u32).max(1);
+        let before = self.slots[page].missed[column].swap(now, Relaxed);
+        let has_room = cache.bytes.load(Relaxed) + cache.bytes_max / ROOM_SHARE < cache.bytes_max;
+        let since = now.wrapping_sub(before) as usize;
+        has_room || (before != 0 && since <= MISSES_PER_SLOT * self.cache.ring().len())
     }
 
     /// Keeps `block` in `field` of a page, unless there is one or it is too large.
@@ -283,6 +307,31 @@ mod tests {
         let before = cache.bytes();
         keep(&slots, 4999, 4000);
         assert_eq!(cache.bytes(), before);
+    }
+
+    #[test]
+    fn a_full_cache_keeps_what_was_missed_lately() {
+        let cache = Cache::new(1 << 20);
+        let slots = Slots::new(cache.clone(), FileNumber(1), 5000);
+        let read = |number: usize| {
+            let found = holds(&slots, number);
+            if !found && slots.admits(number, 1) {
+                keep(&slots, number, 4000);
+            }
+            found
+        };
+        // Of a round over many times what fits, the beginning stays.
+        (0..5000).for_each(|number| assert!(!read(number)));
+        let kept = (0..5000).filter(|number| read(*number)).count();
+        assert!(kept > 100 && (0..kept).all(&read), "{kept}");
+        // What is wanted often is there from the third time on, and then drives it out.
+        assert!(!read(4000) && !read(4000) && read(4000));
+        for _ in 0..4 {
+            (4000..4100).for_each(|number| {
+                read(number);
+            });
+        }
+        assert!((4000..4100).all(&read));
     }
 
     #[test]

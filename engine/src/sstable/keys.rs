@@ -100,17 +100,23 @@ impl Heads {
 #[derive(Debug)]
 pub(super) struct KeysPage {
     page: BytesPage,
-    heads: Heads,
-    /// No two rows have one key.
+    /// `None` in a page that is searched but once.
+    heads: Option<Heads>,
+    /// It is known that no two rows have one key.
     distinct: bool,
 }
 
 impl KeysPage {
+    /// A page that is not worth its heads.
+    pub fn to_search_once(page: BytesPage) -> KeysPage {
+        KeysPage { page, heads: None, distinct: false }
+    }
+
     pub fn new(page: BytesPage) -> KeysPage {
         let heads = Heads::new(page.rows(), |row| page.get(row));
         let mut pairs = heads.heads.windows(2).enumerate();
         let distinct = pairs.all(|(row, pair)| pair[0] != pair[1] || page.get(row) != page.get(row + 1));
-        KeysPage { page, heads, distinct }
+        KeysPage { page, heads: Some(heads), distinct }
     }
 
     pub fn rows(&self) -> usize {
@@ -125,15 +131,35 @@ impl KeysPage {
     /// The first row whose key is `wanted` or above.
     #[inline]
     pub fn lower_bound(&self, wanted: &[u8]) -> usize {
-        self.heads.below(wanted, |row| self.page.get(row))
+        match &self.heads {
+            Some(heads) => heads.below(wanted, |row| self.page.get(row)),
+            None => self.count(|key| key < wanted),
+        }
     }
 
     /// The first row whose key is above `wanted`.
     pub fn upper_bound(&self, wanted: &[u8]) -> usize {
-        self.heads.up_to(wanted, |row| self.page.get(row))
+        match &self.heads {
+            Some(heads) => heads.up_to(wanted, |row| self.page.get(row)),
+            None => self.count(|key| key <= wanted),
+        }
     }
 
-    /// True if no two rows have one key.
+    /// The number of keys, from the first on, of which `before` is true.
+    fn count(&self, before: impl Fn(&[u8]) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.page.rows());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if before(self.page.get(middle)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// True if it is known that no two rows have one key.
     pub fn is_distinct(&self) -> bool {
         self.distinct
     }
@@ -146,7 +172,7 @@ impl KeysPage {
 
 impl Block for KeysPage {
     fn weight(&self) -> usize {
-        self.page.weight() + self.heads.weight()
+        self.page.weight() + self.heads.as_ref().map_or(0, Heads::weight)
     }
 }
 

@@ -13,6 +13,8 @@
 //! header only if encoding its fields again gives the same bytes. Source:
 //! parquet.thrift and Encodings.md of parquet-format.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::cache::Block;
@@ -22,6 +24,9 @@ use super::thrift::{Decoded, Malformed, Reader, kind, put_zigzag};
 /// Bytes that a byte of Snappy's can become, at most: a copy of 64 bytes takes
 /// three. Source: format_description.txt of Snappy.
 const SNAPPY_RATIO_MAX: usize = 22;
+
+/// Bytes of a page, decompressed, of which one row may be picked.
+const SCRATCH_BYTES: usize = 64 << 10;
 
 /// Bytes of the encoder's buffers that are kept for the next page.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -242,45 +247,99 @@ pub(super) fn check(raw: &[u8], crc: u32) -> Decoded<Written> {
     Ok(Written { crc, bytes: raw.len(), uncompressed: start + uncompressed })
 }
 
+/// A page as stored, checked against the CRC and the number of rows that are expected.
+struct Stored {
+    body: Bytes,
+    /// Bytes of the body decompressed, if it is compressed.
+    compressed_from: Option<usize>,
+    /// Where the body begins.
+    start: usize,
+}
+
+impl Stored {
+    fn check(raw: &Bytes, crc: u32, rows: usize, content: Content) -> Decoded<Stored> {
+        let (header, start) = Header::decode(raw)?;
+        let fail = |what: &'static str| Err(Malformed::new(start, what));
+        let body = raw.slice(start..);
+        if usize::try_from(header.compressed) != Ok(body.len()) {
+            return Err(Malformed::new(0, "a page header with the wrong size"));
+        }
+        if header.crc as u32 != crc {
+            return Err(Malformed::new(
+                0,
+                "a page that belongs elsewhere: its checksum is not the one recorded",
+            ));
+        }
+        if crc32fast::hash(&body) != crc {
+            return fail("the checksum of the page does not match");
+        }
+        if usize::try_from(header.rows) != Ok(rows) || header.encoding != content.encoding() {
+            return Err(Malformed::new(0, "a page with other rows or another encoding than the index says"));
+        }
+        if !header.is_compressed {
+            if header.uncompressed != header.compressed {
+                return Err(Malformed::new(0, "a page header with the wrong size"));
+            }
+            return Ok(Stored { body, compressed_from: None, start });
+        }
+        let Ok(wanted) = usize::try_from(header.uncompressed) else { return fail("a negative size") };
+        if snap::raw::decompress_len(&body).ok() != Some(wanted) {
+            return fail("compressed bytes of another size than the header says");
+        }
+        if wanted / SNAPPY_RATIO_MAX > body.len() {
+            return fail("a size that so few bytes do not decompress to");
+        }
+        Ok(Stored { body, compressed_from: Some(wanted), start })
+    }
+
+    /// Decompresses the body into all of `buffer`.
+    fn decompress(&self, buffer: &mut [u8]) -> Decoded<()> {
+        match snap::raw::Decoder::new().decompress(&self.body, buffer) {
+            Ok(len) if len == buffer.len() => Ok(()),
+            _ => Err(Malformed::new(self.start, "the page does not decompress")),
+        }
+    }
+}
+
 /// The body of a page as stored in `raw`, decompressed and checked against the
 /// CRC and the number of rows that are expected.
 pub(super) fn open(raw: &Bytes, crc: u32, rows: usize, content: Content) -> Decoded<Bytes> {
-    let (header, start) = Header::decode(raw)?;
-    let fail = |what: &'static str| Err(Malformed::new(start, what));
-    let stored = raw.slice(start..);
-    if usize::try_from(header.compressed) != Ok(stored.len()) {
-        return Err(Malformed::new(0, "a page header with the wrong size"));
-    }
-    if header.crc as u32 != crc {
-        return Err(Malformed::new(0, "a page that belongs elsewhere: its checksum is not the one recorded"));
-    }
-    if crc32fast::hash(&stored) != crc {
-        return fail("the checksum of the page does not match");
-    }
-    if usize::try_from(header.rows) != Ok(rows) || header.encoding != content.encoding() {
-        return Err(Malformed::new(0, "a page with other rows or another encoding than the index says"));
-    }
-    if !header.is_compressed {
-        if header.uncompressed != header.compressed {
-            return Err(Malformed::new(0, "a page header with the wrong size"));
-        }
-        return Ok(stored);
-    }
-    let Ok(wanted) = usize::try_from(header.uncompressed) else { return fail("a negative size") };
-    if snap::raw::decompress_len(&stored).ok() != Some(wanted) {
-        return fail("compressed bytes of another size than the header says");
-    }
-    if wanted / SNAPPY_RATIO_MAX > stored.len() {
-        return fail("a size that so few bytes do not decompress to");
-    }
+    let stored = Stored::check(raw, crc, rows, content)?;
+    let Some(wanted) = stored.compressed_from else { return Ok(stored.body) };
     let mut body = Vec::new();
     if body.try_reserve_exact(wanted).is_err() {
-        return fail("there is no memory for the page");
+        return Err(Malformed::new(stored.start, "there is no memory for the page"));
     }
     body.resize(wanted, 0);
-    match snap::raw::Decoder::new().decompress(&stored, &mut body) {
-        Ok(len) if len == wanted => Ok(body.into()),
-        _ => fail("the page does not decompress"),
+    stored.decompress(&mut body)?;
+    Ok(body.into())
+}
+
+thread_local! {
+    /// Where a page is decompressed of which one row is wanted: always the same memory,
+    /// which is in a processor's cache.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One row of a page of strings of bytes that is stored in `raw`, checked like [`open`]
+/// does; nothing else of the page stays.
+pub(super) fn pick(raw: &Bytes, crc: u32, rows: usize, row: usize) -> Decoded<Bytes> {
+    let stored = Stored::check(raw, crc, rows, Content::Bytes)?;
+    let copy = |body: &[u8]| {
+        let place = Place::decode(body, rows)?;
+        Ok(Bytes::copy_from_slice(&body[place.range(row)]))
+    };
+    match stored.compressed_from {
+        None => copy(&stored.body),
+        Some(wanted) if wanted <= SCRATCH_BYTES => SCRATCH.with_borrow_mut(|scratch| {
+            if scratch.len() < wanted {
+                scratch.resize(wanted, 0);
+            }
+            let body = &mut scratch[..wanted];
+            stored.decompress(body)?;
+            copy(body)
+        }),
+        Some(_) => Ok(BytesPage::decode(open(raw, crc, rows, Content::Bytes)?, rows)?.slice(row)),
     }
 }
 
@@ -300,35 +359,45 @@ enum Place {
     Offsets(Vec<u32>),
 }
 
+impl Place {
+    /// Decodes the lengths that a body begins with.
+    fn decode(body: &[u8], rows: usize) -> Decoded<Place> {
+        let (lengths, base) = delta::decode(body, rows)?;
+        let left = body.len() - base;
+        let fail = || Malformed::new(base, "lengths that do not add up to the size of the page");
+        if let Packed::Progression { first, step: 0 } = lengths {
+            let len = usize::try_from(first).map_err(|_| fail())?;
+            if len.checked_mul(rows) != Some(left) {
+                return Err(fail());
+            }
+            return Ok(Place::Equal { base, len });
+        }
+        let mut offsets = Vec::with_capacity(rows + 1);
+        let mut at = base as u64;
+        offsets.push(base as u32);
+        for row in 0..rows {
+            let len = u64::try_from(lengths.get(row)).map_err(|_| fail())?;
+            at = at.checked_add(len).filter(|end| *end <= body.len() as u64).ok_or_else(fail)?;
+            offsets.push(u32::try_from(at).map_err(|_| fail())?);
+        }
+        if at != body.len() as u64 {
+            return Err(fail());
+        }
+        Ok(Place::Offsets(offsets))
+    }
+
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        match self {
+            Place::Equal { base, len } => base + row * len..base + (row + 1) * len,
+            Place::Offsets(offsets) => offsets[row] as usize..offsets[row + 1] as usize,
+        }
+    }
+}
+
 impl BytesPage {
     /// Decodes a body.
     pub fn decode(body: Bytes, rows: usize) -> Decoded<BytesPage> {
-        let (lengths, base) = delta::decode(&body, rows)?;
-        let left = body.len() - base;
-        let fail = || Malformed::new(base, "lengths that do not add up to the size of the page");
-        let place = match lengths {
-            Packed::Progression { first, step: 0 } => {
-                let len = usize::try_from(first).map_err(|_| fail())?;
-                if len.checked_mul(rows) != Some(left) {
-                    return Err(fail());
-                }
-                Place::Equal { base, len }
-            }
-            lengths => {
-                let mut offsets = Vec::with_capacity(rows + 1);
-                let mut at = base as u64;
-                offsets.push(base as u32);
-                for row in 0..rows {
-                    let len = u64::try_from(lengths.get(row)).map_err(|_| fail())?;
-                    at = at.checked_add(len).filter(|end| *end <= body.len() as u64).ok_or_else(fail)?;
-                    offsets.push(u32::try_from(at).map_err(|_| fail())?);
-                }
-                if at != body.len() as u64 {
-                    return Err(fail());
-                }
-                Place::Offsets(offsets)
-            }
-        };
+        let place = Place::decode(&body, rows)?;
         Ok(BytesPage { body, place, rows })
     }
 
@@ -336,21 +405,14 @@ impl BytesPage {
         self.rows
     }
 
-    fn range(&self, row: usize) -> std::ops::Range<usize> {
-        match &self.place {
-            Place::Equal { base, len } => base + row * len..base + (row + 1) * len,
-            Place::Offsets(offsets) => offsets[row] as usize..offsets[row + 1] as usize,
-        }
-    }
-
     #[inline]
     pub fn get(&self, row: usize) -> &[u8] {
-        &self.body[self.range(row)]
+        &self.body[self.place.range(row)]
     }
 
     /// Shares the page's memory.
     pub fn slice(&self, row: usize) -> Bytes {
-        self.body.slice(self.range(row))
+        self.body.slice(self.place.range(row))
     }
 }
 
@@ -417,6 +479,9 @@ mod tests {
                 let (raw, written) = page_of(values, compress);
                 let body = open(&raw, written.crc, values.len(), Content::Bytes).unwrap();
                 let page = BytesPage::decode(body, values.len()).unwrap();
+                for (row, value) in values.iter().enumerate() {
+                    assert_eq!(pick(&raw, written.crc, values.len(), row).unwrap(), *value);
+                }
                 for (row, value) in values.iter().enumerate() {
                     assert_eq!(page.get(row), *value);
                     assert_eq!(page.slice(row), *value);

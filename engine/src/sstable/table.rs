@@ -117,7 +117,7 @@ impl Table {
     fn locate(&self, key: &[u8], last: usize, seq: SequenceNumber) -> Result<Option<Location>> {
         let mut newest = true;
         for page in self.index.first_holding(key, last)..=last {
-            let keys = self.keys(page)?;
+            let keys = self.keys_to_search(page)?;
             let start = keys.lower_bound(key);
             let end = (start..keys.rows()).find(|row| keys.get(*row) != key).unwrap_or(keys.rows());
             if start < end {
@@ -182,8 +182,8 @@ impl Table {
         };
         match kind {
             ValueKind::Delete => Ok(Found::Gone),
-            ValueKind::Put => Ok(Found::Value(self.values(page)?.slice(row))),
-            ValueKind::Merge => Ok(Found::Operand(self.sequence(page, row)?, self.values(page)?.slice(row))),
+            ValueKind::Put => Ok(Found::Value(self.value(page, row)?)),
+            ValueKind::Merge => Ok(Found::Operand(self.sequence(page, row)?, self.value(page, row)?)),
         }
     }
 
@@ -236,10 +236,23 @@ impl Table {
     // --- Through the cache ---------------------------------------------------
 
     pub(super) fn keys(&self, page: usize) -> Result<Arc<KeysPage>> {
+        self.keys_as(page, KeysPage::new)
+    }
+
+    /// The keys of a page, quick to search only if they are kept.
+    fn keys_to_search(&self, page: usize) -> Result<Arc<KeysPage>> {
+        self.keys_as(page, KeysPage::to_search_once)
+    }
+
+    fn keys_as(&self, page: usize, unless_kept: fn(BytesPage) -> KeysPage) -> Result<Arc<KeysPage>> {
         if let Some(keys) = self.slots.get(page, |held| &held.keys) {
             return Ok(keys);
         }
-        let keys = self.decode_keys(page, &self.raw(page, KEY)?)?;
+        let raw = self.raw(page, KEY)?;
+        if !self.slots.admits(page, KEY) {
+            return Ok(Arc::new(unless_kept(self.decode(page, KEY, &raw, BytesPage::decode)?)));
+        }
+        let keys = self.decode_keys(page, &raw)?;
         self.slots.keep(page, |held| &mut held.keys, &keys);
         Ok(keys)
     }
@@ -249,8 +262,26 @@ impl Table {
             return Ok(values);
         }
         let values = self.decode_values(page, &self.raw(page, VALUE)?)?;
-        self.slots.keep(page, |held| &mut held.values, &values);
+        if self.slots.admits(page, VALUE) {
+            self.slots.keep(page, |held| &mut held.values, &values);
+        }
         Ok(values)
+    }
+
+    /// One value, and no more than that where its page is not kept.
+    fn value(&self, page: usize, row: usize) -> Result<Bytes> {
+        if let Some(values) = self.slots.get(page, |held| &held.values) {
+            return Ok(values.slice(row));
+        }
+        let raw = self.raw(page, VALUE)?;
+        if self.slots.admits(page, VALUE) {
+            let values = self.decode_values(page, &raw)?;
+            self.slots.keep(page, |held| &mut held.values, &values);
+            return Ok(values.slice(row));
+        }
+        let entry = &self.index.pages[page];
+        let value = page::pick(&raw, entry.crcs[VALUE], entry.rows as usize, row);
+        value.map_err(|error| error.in_file(&self.path, entry.offsets[VALUE]))
     }
 
     /// A page of one of the columns from [`SEQ`] on.
