@@ -315,15 +315,33 @@ impl Core {
     /// grown long.
     ///
     /// # Errors
-    /// Any error poisons the database, save `InvalidArgument`.
+    /// After `Io` and `InvalidArgument` the edit is not there, and all is as it was; any
+    /// other error poisons the database.
     pub fn commit(&self, manifest: &mut Manifest, items: &[Item]) -> Result<()> {
         self.check_writable()?;
-        let outcome = manifest.commit(items).map_err(unknown_outcome);
-        self.note(outcome)?;
+        self.note(manifest.commit(items))?;
         if manifest.is_long() {
             self.note(manifest.roll(self.new_file()).map_err(unknown_outcome))?;
         }
         Ok(())
+    }
+
+    /// Lists a new WAL in the manifest, or removes it.
+    ///
+    /// # Errors
+    /// As [`Core::commit`].
+    pub fn list_wal(
+        &self,
+        manifest: &mut Manifest,
+        number: FileNumber,
+        first_seq: SequenceNumber,
+    ) -> Result<()> {
+        self.commit(manifest, &[Item::WalAdded(number, first_seq)]).inspect_err(|_| {
+            // After an unknown outcome it may be listed.
+            if self.check_writable().is_ok() {
+                self.remove_wal(number);
+            }
+        })
     }
 
     pub fn table_handle(&self, meta: TableMeta) -> Arc<TableHandle> {

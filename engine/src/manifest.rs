@@ -261,16 +261,20 @@ impl Manifest {
     /// Makes an edit durable, then applies it to [`Manifest::state`].
     ///
     /// # Errors
-    /// `Locked` if another writer has taken over; nothing was written. After
-    /// `Poisoned` the edit may or may not be there.
+    /// `Locked` if another writer has taken over, and `Io`, on a full disk for one: nothing
+    /// was written. After `Poisoned` the edit may or may not be there.
     pub fn commit(&mut self, items: &[Item]) -> Result<()> {
         let mut state = self.state.clone();
         state.apply(items).map_err(|what| Error::invalid(format!("version edit refused: {what}")))?;
         let log = self.log.as_mut().ok_or_else(read_only)?;
         current::check(&*self.storage, &self.current)?;
         let seq = SequenceNumber(log.last_seq().0 + 1);
-        let written = log.append(seq, &encode(items)).and_then(|()| log.sync());
-        written.map_err(|error| Error::Poisoned(format!("the manifest could not be written ({error})")))?;
+        let told = |error| match error {
+            Error::Poisoned(why) => Error::Poisoned(format!("the manifest could not be written ({why})")),
+            other => other,
+        };
+        log.append(seq, &encode(items)).map_err(told)?;
+        log.sync().map_err(told)?;
         self.state = state;
         Ok(())
     }

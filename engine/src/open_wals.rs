@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use crate::core::Core;
-use crate::edit::Item;
 use crate::error::Result;
 use crate::filename;
 use crate::key::{FileNumber, SequenceNumber};
@@ -137,7 +136,7 @@ impl OpenWals {
             let _ = core.storage.remove(&filename::wal(number));
         })?;
         let mut manifest = lock(&core.manifest);
-        core.commit(&mut manifest, &[Item::WalAdded(number, SequenceNumber(0))])?;
+        core.list_wal(&mut manifest, number, SequenceNumber(0))?;
         lock(&self.known).next = Some(number);
         *next = Some(wal);
         Ok(())

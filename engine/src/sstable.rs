@@ -16,7 +16,7 @@
 //! Keys never straddle row groups.
 //!
 //! What is read is checked first: the tail against the xxh64 in the manifest
-//! before anything decodes it; each page against its CRC-32 in the private block;
+//! before anything decodes it; each page against its checksum in the private block;
 //! each filter against its xxh64 there.
 
 mod bounds;

@@ -16,7 +16,6 @@ use bytes::Bytes;
 
 use crate::batch::{self, Op, OpKind, WriteBatch};
 use crate::core::{Core, OldWal};
-use crate::edit::Item;
 use crate::error::{Error, Result};
 use crate::filename;
 use crate::fold::Folded;
@@ -334,7 +333,7 @@ impl Writer {
                 let _ = core.storage.remove(&filename::wal(number));
             })?;
             let mut manifest = lock(&core.manifest);
-            core.commit(&mut manifest, &[Item::WalAdded(number, first)])?;
+            core.list_wal(&mut manifest, number, first)?;
             core.open_wals.began(&wal);
             self.wal = Some(wal);
         }

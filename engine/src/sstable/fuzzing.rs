@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::filter::Filter;
 use super::integrity::Integrity;
 use super::page::{self, BytesPage, Content, IntsPage};
-use super::thrift::{Reader, put_zigzag};
 use super::{Cache, Table, TableMeta, hash_key};
 use crate::cursor::{Cursor, Lookup};
 use crate::edit::{self, Item};
@@ -31,11 +30,9 @@ fn split(bytes: &[u8]) -> Option<(usize, Content, &[u8])> {
 /// `rows u32 | content u8 | page`: a page with its header.
 pub fn page(bytes: &[u8]) {
     let Some((rows, content, raw)) = split(bytes) else { return };
-    for raw in [Some(raw.to_vec()), with_crc(raw)].into_iter().flatten() {
-        let crc = crc_of(&raw).unwrap_or(0);
-        if let Ok(body) = page::open(&raw.into(), crc, rows, content) {
-            decode_body(body, rows, content);
-        }
+    let checksums = page::right_checksums(raw).unwrap_or_default();
+    if let Ok(body) = page::open(&Bytes::copy_from_slice(raw), checksums, rows, content) {
+        decode_body(body, rows, content);
     }
 }
 
@@ -58,36 +55,6 @@ fn decode_body(body: Bytes, rows: usize, content: Content) {
             std::hint::black_box(sum);
         }
     }
-}
-
-/// Where the checksum is in the header of a page, and where the body begins.
-fn crc_place(raw: &[u8]) -> Option<(std::ops::Range<usize>, usize)> {
-    let mut reader = Reader::new(raw);
-    let mut place = None;
-    let found = reader.structure(|reader, id, found| {
-        let start = reader.position();
-        reader.skip(found)?;
-        if id == 4 {
-            place = Some(start..reader.position());
-        }
-        Ok(())
-    });
-    found.ok()?;
-    Some((place?, reader.position()))
-}
-
-fn crc_of(raw: &[u8]) -> Option<u32> {
-    let (place, _) = crc_place(raw)?;
-    Reader::new(&raw[place]).int32().ok().map(|crc| crc as u32)
-}
-
-/// The page with the checksum of its body made right.
-fn with_crc(raw: &[u8]) -> Option<Vec<u8>> {
-    let (place, body) = crc_place(raw)?;
-    let mut fixed = raw[..place.start].to_vec();
-    put_zigzag(&mut fixed, i64::from(crc32fast::hash(&raw[body..]) as i32));
-    fixed.extend_from_slice(&raw[place.end..]);
-    Some(fixed)
 }
 
 /// A Bloom filter.
@@ -177,7 +144,7 @@ pub(crate) fn parts(file: &[u8], meta: &TableMeta) -> Vec<(&'static str, Vec<u8>
         let column = [VALUE, KEY, SEQ][number % 3];
         let content = if column == SEQ { Content::Ints } else { Content::Bytes };
         let raw = table.read(page.offsets[column], page.bytes[column] as usize).unwrap();
-        let body = page::open(&raw, page.crcs[column], page.rows as usize, content).unwrap();
+        let body = page::open(&raw, page.checksums[column], page.rows as usize, content).unwrap();
         let head = [&page.rows.to_le_bytes()[..], &[u8::from(content == Content::Ints)]].concat();
         parts.push(("page", [&head[..], &raw].concat()));
         parts.push(("page_body", [&head[..], &body].concat()));
@@ -192,7 +159,7 @@ pub(crate) fn parts(file: &[u8], meta: &TableMeta) -> Vec<(&'static str, Vec<u8>
 /// Inputs that claim much more than they hold.
 #[cfg(test)]
 pub(crate) fn hostile(target: &str) -> Vec<Vec<u8>> {
-    use super::thrift::put_varint;
+    use super::thrift::{put_varint, put_zigzag};
 
     const MANY: i32 = 1 << 28;
     let head = |content: u8| [&MANY.to_le_bytes()[..], &[content]].concat();

@@ -10,7 +10,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::integrity::Integrity;
+use super::integrity::{Integrity, PageChecksums};
 use super::keys::Heads;
 use super::schema::{self, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::{COLUMNS_MAX, TableMeta};
@@ -44,7 +44,7 @@ pub(super) struct Index {
 pub(super) struct PageEntry {
     pub offsets: [u64; COLUMNS_MAX],
     pub bytes: [u32; COLUMNS_MAX],
-    pub crcs: [u32; COLUMNS_MAX],
+    pub checksums: PageChecksums,
     pub rows: u32,
     /// True if the page before may end with the key that this one begins with.
     pub goes_on: bool,
@@ -143,7 +143,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
         expires: integrity.expires,
         compression: Compression::Snappy,
     };
-    let mut crcs = integrity.pages.iter();
+    let mut checksums = integrity.pages.iter();
     let mut offset = MAGIC.len() as u64;
     let mut total_rows = 0;
     let mut upper_before: Vec<u8> = Vec::new();
@@ -190,7 +190,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
             let mut entry = PageEntry {
                 offsets: [0; COLUMNS_MAX],
                 bytes: [0; COLUMNS_MAX],
-                crcs: *crcs.next()?,
+                checksums: *checksums.next()?,
                 rows,
                 goes_on: page > 0 && upper_before.as_slice() >= lower,
                 seq_min: *seq_bounds.min_value(page)?,
@@ -233,7 +233,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
         let filter_hash = *integrity.filters.get(ordinal)?;
         index.groups.push(GroupEntry { first_page, filter_offset, filter_bytes, filter_hash });
     }
-    let whole = offset == meta.tail_offset && total_rows == meta.entries() && crcs.next().is_none();
+    let whole = offset == meta.tail_offset && total_rows == meta.entries() && checksums.next().is_none();
     let sorted = (1..index.pages.len()).all(|page| index.bound(page - 1) <= index.bound(page));
     if !whole || !sorted {
         return None;

@@ -2,14 +2,15 @@
 //! tombstones, which Parquet has no place for.
 //!
 //! ```text
-//! block     := magic "DURAMENI" | version u16 = 1 | flags u16 | pages u32 | row_groups u32
-//!            | range_tombstones u32 | (page crc u32 × columns) × pages
+//! block     := magic "DURAMENI" | version u16 = 2 | flags u16 | pages u32 | row_groups u32
+//!            | range_tombstones u32 | ((page crc u32, xxh64 u32) × columns) × pages
 //!            | (filter xxh64 u64) × row_groups | tombstone × range_tombstones | xxh64 u64
 //! tombstone := seq u64 | start_len u32 | end_len u32 | start | end
 //! flags     := bit 0: there are five columns, the last one of expiries; otherwise four
 //! ```
 //!
-//! Integers are little-endian; columns are in the order of the schema; the last
+//! Version 1, which is read and no longer written, has the CRCs alone. Integers are
+//! little-endian; columns are in the order of the schema; the last
 //! word is the xxh64 of everything before it. Ranges of tombstones are equal or
 //! disjoint, by start, then newest first. The block lies between the last row
 //! group and the page indexes, where readers of Parquet do not look. It is the
@@ -17,26 +18,30 @@
 
 use bytes::Bytes;
 
+use super::page::Checksums;
 use super::thrift::{Decoded, Malformed};
 use super::{COLUMNS_MAX, COLUMNS_MIN};
 use crate::key::{KEY_BYTES_MAX, SequenceNumber};
 use crate::range_delete::RangeDeletes;
 
 pub(super) const MAGIC: [u8; 8] = *b"DURAMENI";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+const VERSION_OF_CRCS: u16 = 1;
 const EXPIRES: u16 = 1;
 const HEADER_BYTES: usize = 24;
 const TOMBSTONE_HEADER_BYTES: usize = 16;
 
-/// CRC-32 of the pages of one row range, in each column.
-pub(super) type PageCrcs = [u32; COLUMNS_MAX];
+/// Of the pages of one row range, in each column.
+pub(super) type PageChecksums = [Checksums; COLUMNS_MAX];
 
 /// The decoded block.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Integrity {
     /// There is a column of expiries.
     pub expires: bool,
-    pub pages: Vec<PageCrcs>,
+    /// Of version 1: pages are known by their CRCs alone.
+    pub of_crcs: bool,
+    pub pages: Vec<PageChecksums>,
     /// xxh64 of each row group's filter.
     pub filters: Vec<u64>,
     pub range_deletes: RangeDeletes,
@@ -48,12 +53,17 @@ impl Integrity {
         if self.expires { COLUMNS_MAX } else { COLUMNS_MIN }
     }
 
+    /// Bytes of what is known of a page.
+    fn checksums_bytes(&self) -> usize {
+        if self.of_crcs { 4 } else { 8 }
+    }
+
     /// Bytes of the encoding.
     pub fn encoded_bytes(&self) -> usize {
         let tombstones = self.range_deletes.iter();
         let tombstones = tombstones.map(|(start, end, _)| TOMBSTONE_HEADER_BYTES + start.len() + end.len());
         HEADER_BYTES
-            + self.pages.len() * self.columns() * 4
+            + self.pages.len() * self.columns() * self.checksums_bytes()
             + self.filters.len() * 8
             + tombstones.sum::<usize>()
             + 8
@@ -62,13 +72,18 @@ impl Integrity {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.encoded_bytes());
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let version = if self.of_crcs { VERSION_OF_CRCS } else { VERSION };
+        out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&(if self.expires { EXPIRES } else { 0 }).to_le_bytes());
         for count in [self.pages.len(), self.filters.len(), self.range_deletes.len()] {
             out.extend_from_slice(&(count as u32).to_le_bytes());
         }
-        let crcs = self.pages.iter().flat_map(|crcs| &crcs[..self.columns()]);
-        crcs.for_each(|crc| out.extend_from_slice(&crc.to_le_bytes()));
+        for checksums in self.pages.iter().flat_map(|page| &page[..self.columns()]) {
+            out.extend_from_slice(&checksums.crc.to_le_bytes());
+            if !self.of_crcs {
+                out.extend_from_slice(&checksums.xxh.unwrap_or_default().to_le_bytes());
+            }
+        }
         self.filters.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
         for (start, end, seq) in self.range_deletes.iter() {
             out.extend_from_slice(&seq.0.to_le_bytes());
@@ -88,25 +103,28 @@ impl Integrity {
         let magic: [u8; 8] = reader.take()?;
         let version = u16::from_le_bytes(reader.take()?);
         let flags = u16::from_le_bytes(reader.take()?);
-        if magic != MAGIC || version != VERSION || flags > EXPIRES {
+        let of_crcs = version == VERSION_OF_CRCS;
+        if magic != MAGIC || !(of_crcs || version == VERSION) || flags > EXPIRES {
             return Err(Malformed::new(0, "not a private block of a version that this program knows"));
         }
         let [pages, row_groups, range_tombstones] = [reader.u32()?, reader.u32()?, reader.u32()?];
-        let mut block = Integrity { expires: flags == EXPIRES, ..Integrity::default() };
+        let mut block = Integrity { expires: flags == EXPIRES, of_crcs, ..Integrity::default() };
         let columns = block.columns();
         // Before anything is allocated: what is counted must be there.
-        let least = u64::from(pages) * columns as u64 * 4
+        let least = u64::from(pages) * (columns * block.checksums_bytes()) as u64
             + u64::from(row_groups) * 8
             + u64::from(range_tombstones) * TOMBSTONE_HEADER_BYTES as u64;
         if least > (tail.len() - reader.at) as u64 {
             return Err(Malformed::new(12, "the private block is longer than the tail"));
         }
         for _ in 0..pages {
-            let mut crcs = PageCrcs::default();
-            for crc in &mut crcs[..columns] {
-                *crc = reader.u32()?;
+            let mut page = PageChecksums::default();
+            for checksums in &mut page[..columns] {
+                let crc = reader.u32()?;
+                let xxh = if of_crcs { None } else { Some(reader.u32()?) };
+                *checksums = Checksums { crc, xxh };
             }
-            block.pages.push(crcs);
+            block.pages.push(page);
         }
         for _ in 0..row_groups {
             block.filters.push(reader.u64()?);
@@ -170,11 +188,19 @@ mod tests {
 
     #[test]
     fn round_trip_and_refusal_of_every_change() {
-        for expires in [false, true] {
-            let fifth = u32::from(expires) * 5;
+        for (expires, of_crcs) in [(false, false), (false, true), (true, false), (true, true)] {
+            let page = |first: u32| {
+                let mut page = PageChecksums::default();
+                for (number, checksums) in page.iter_mut().enumerate().take(4 + usize::from(expires)) {
+                    let crc = first + number as u32;
+                    *checksums = Checksums { crc, xxh: (!of_crcs).then_some(crc * 1000) };
+                }
+                page
+            };
             let mut block = Integrity {
                 expires,
-                pages: vec![[1, 2, 3, 4, fifth], [5, 6, 7, 8, fifth]],
+                of_crcs,
+                pages: vec![page(1), page(11)],
                 filters: vec![9],
                 ..Integrity::default()
             };

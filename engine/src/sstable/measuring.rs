@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::filter::{self, Filter};
 use super::hash_key;
 use super::keys::KeysPage;
-use super::page::{self, BytesPage, Content, PageEncoder};
+use super::page::{self, BytesPage, Checksums, Content, PageEncoder};
 use crate::measuring::{Loop, VALUE_BYTES, key, value};
 
 /// Rows of a page.
@@ -42,10 +42,11 @@ fn page_encode() -> Loop {
 fn page_decode() -> Loop {
     let ((values, lengths), mut raw) = (values(), Vec::new());
     let written = PageEncoder::default().bytes(&mut raw, &lengths, &values, true);
-    let (crc, raw) = (written.map_or(0, |written| written.crc), Bytes::from(raw));
+    let checksums = written.map_or_else(|_| Checksums::default(), |written| written.checksums);
+    let raw = Bytes::from(raw);
     Loop::new("page decode", PAGES, move || {
         for _ in 0..PAGES {
-            let body = page::open(&raw, crc, ROWS as usize, Content::Bytes);
+            let body = page::open(&raw, checksums, ROWS as usize, Content::Bytes);
             let page = body.and_then(|body| BytesPage::decode(body, ROWS as usize));
             assert!(black_box(page).is_ok());
         }
@@ -57,8 +58,8 @@ fn key_search() -> Loop {
     keys.sort_unstable();
     let mut raw = Vec::new();
     let written = PageEncoder::default().bytes(&mut raw, &[16; ROWS as usize], &keys.concat(), false);
-    let crc = written.map_or(0, |written| written.crc);
-    let body = page::open(&raw.into(), crc, ROWS as usize, Content::Bytes);
+    let checksums = written.map_or_else(|_| Checksums::default(), |written| written.checksums);
+    let body = page::open(&raw.into(), checksums, ROWS as usize, Content::Bytes);
     let page = body.and_then(|body| BytesPage::decode(body, ROWS as usize)).map(KeysPage::new);
     Loop::new("key search", PAGES * ROWS, move || {
         let Ok(page) = &page else { panic!("a page that this engine wrote") };

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::cache::Cache;
 use super::filter;
 use super::index::MAGIC;
-use super::integrity::{self, Integrity, PageCrcs};
+use super::integrity::{self, Integrity, PageChecksums};
 use super::page::{self, BytesPage, IntsPage};
 use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::table::Table;
@@ -53,7 +53,7 @@ pub(crate) struct Lost {
 struct Place {
     offsets: [u64; COLUMNS_MAX],
     bytes: [u32; COLUMNS_MAX],
-    crcs: PageCrcs,
+    checksums: PageChecksums,
     rows: u32,
     keys: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -97,7 +97,7 @@ impl SalvageTable {
             Place {
                 offsets: page.offsets,
                 bytes: page.bytes,
-                crcs: page.crcs,
+                checksums: page.checksums,
                 rows: page.rows,
                 keys: Some((index.bound(number).to_vec(), end.to_vec())),
             }
@@ -141,7 +141,7 @@ impl SalvageTable {
         let rows = place.rows as usize;
         let body = |column: usize| -> Result<Bytes> {
             let raw = self.file.read_at(place.offsets[column], place.bytes[column] as usize)?;
-            page::open(&raw, place.crcs[column], rows, CONTENTS[column])
+            page::open(&raw, place.checksums[column], rows, CONTENTS[column])
                 .map_err(|error| error.in_file("", place.offsets[column]))
         };
         let strings = |column: usize| {
@@ -227,7 +227,7 @@ impl Walk<'_> {
     /// Goes over the page at hand, if it is this one; answers bytes and rows.
     fn step(&mut self, page: usize, column: usize) -> Result<Option<(u32, u32)>> {
         let found = page::measure(&self.header()?, CONTENTS[column]);
-        let wanted = self.integrity.pages.get(page).map(|crcs| crcs[column]);
+        let wanted = self.integrity.pages.get(page).map(|checksums| checksums[column].crc);
         let Some((bytes, rows, _)) = found.filter(|(_, _, crc)| Some(*crc) == wanted) else {
             return Ok(None);
         };
@@ -246,9 +246,9 @@ impl Walk<'_> {
         loop {
             let (page, offset) = (first + places.len(), self.offset);
             let Some((bytes, rows)) = self.step(page, KEY)? else { break };
-            let crcs = self.integrity.pages[page];
+            let checksums = self.integrity.pages[page];
             let mut place =
-                Place { offsets: [0; COLUMNS_MAX], bytes: [0; COLUMNS_MAX], crcs, rows, keys: None };
+                Place { offsets: [0; COLUMNS_MAX], bytes: [0; COLUMNS_MAX], checksums, rows, keys: None };
             (place.offsets[KEY], place.bytes[KEY]) = (offset, bytes);
             places.push(place);
         }

@@ -280,7 +280,7 @@ impl Table {
             return Ok(values.slice(row));
         }
         let entry = &self.index.pages[page];
-        let value = page::pick(&raw, entry.crcs[VALUE], entry.rows as usize, row);
+        let value = page::pick(&raw, entry.checksums[VALUE], entry.rows as usize, row);
         value.map_err(|error| error.in_file(&self.path, entry.offsets[VALUE]))
     }
 
@@ -332,7 +332,8 @@ impl Table {
 
     pub(super) fn check(&self, page: usize, column: usize, raw: &[u8]) -> Result<Written> {
         let entry = &self.index.pages[page];
-        page::check(raw, entry.crcs[column]).map_err(|error| error.in_file(&self.path, entry.offsets[column]))
+        page::check(raw, entry.checksums[column])
+            .map_err(|error| error.in_file(&self.path, entry.offsets[column]))
     }
 
     fn decode<T>(
@@ -344,7 +345,7 @@ impl Table {
     ) -> Result<T> {
         let entry = &self.index.pages[page];
         let rows = entry.rows as usize;
-        let body = page::open(raw, entry.crcs[column], rows, CONTENTS[column]);
+        let body = page::open(raw, entry.checksums[column], rows, CONTENTS[column]);
         let decoded = body.and_then(|body| decode(body, rows));
         decoded.map_err(|error: Malformed| error.in_file(&self.path, entry.offsets[column]))
     }

@@ -304,7 +304,7 @@ impl TableWriter {
         group.bytes += page.written.iter().map(|page| page.bytes).sum::<usize>();
         self.last_of_page.clear();
         self.last_of_page.extend_from_slice(page.last);
-        self.integrity.pages.push(page.written.map(|page| page.crc));
+        self.integrity.pages.push(page.written.map(|page| page.checksums));
     }
 
     /// What is known of the table, after a page that begins with `first`.

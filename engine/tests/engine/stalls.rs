@@ -257,7 +257,11 @@ fn what_is_deleted_or_dropped_makes_room_on_a_full_disk() {
 
     next /= 4;
     put_until_refused(&keyspace, &mut next);
-    // One edit of the manifest.
+    // Not one edit of the manifest, which changes nothing; then one.
+    disk.faults.bytes_max.store(disk.bytes() + 10, SeqCst);
+    let refused = db.drop_keyspace("k").unwrap_err();
+    assert!(matches!(refused, Error::Io { .. }), "{refused}");
+    check_contents(&keyspace, next);
     disk.faults.bytes_max.store(disk.bytes() + 100, SeqCst);
     assert!(db.drop_keyspace("k").unwrap());
     drop(keyspace);
