@@ -299,7 +299,7 @@ fn sync_file(file: &File) -> io::Result<()> {
 /// another thread that looks for some.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn reserve(file: &File, len: u64) {
-    let _ = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len);
+    let _ = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len);
 }
 
 /// There is no such call, or it writes zeros.
