@@ -26,6 +26,7 @@ use duramen::{
     VerifyReport, WriteBatch,
 };
 use wasmtime::component::ResourceAny;
+use wasmtime_wasi::runtime::with_ambient_tokio_runtime;
 
 use crate::compile::Compiled;
 use crate::convert;
@@ -274,7 +275,9 @@ impl Shared {
         let limit = state.limits.of(length);
         let instance = self.revive(state, false)?;
         instance.begin_call(limit);
-        match call(instance) {
+        // Otherwise each read and write of a file in it would enter a runtime, and wait for
+        // it to have had a turn.
+        match with_ambient_tokio_runtime(|| call(instance)) {
             Ok(answer) => answer.map_err(convert::error),
             Err(trap) => Err(state.end_instance(name, length, &trap).unwrap_or_else(closed)),
         }
