@@ -2,7 +2,7 @@
 //!
 //! Every engine gets the same keys, values and order from the benchmarks, and what
 //! [`Setup`] says. All that compress do so with a fast LZ codec (Snappy in Duramen,
-//! LZ4 in RocksDB and fjall); all that have filters have 10 bits per key. Writes are
+//! LZ4 in RocksDB and fjall; tonbo knows Zstd alone); all that have filters have 10 bits per key. Writes are
 //! handed to the system without a sync, or each commit is synced, as `Setup` says.
 //! What remains are their defaults; where one of them cannot be asked for the same,
 //! its file says what is done instead.
@@ -19,6 +19,8 @@ mod rocks;
 mod sandbox;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "tonbo")]
+mod tonbo;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,21 +46,23 @@ pub enum Kind {
     Sqlite,
     /// LMDB
     Lmdb,
+    /// tonbo
+    Tonbo,
     /// No engine: what the machine can do
     Machine,
 }
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Kind; 8] = {
+    pub const ALL: [Kind; 9] = {
         use Kind::*;
-        [Native, Sandbox, Rocksdb, Fjall, Redb, Sqlite, Lmdb, Machine]
+        [Native, Sandbox, Rocksdb, Fjall, Redb, Sqlite, Lmdb, Tonbo, Machine]
     };
 
     /// All that are engines.
-    pub const ENGINES: [Kind; 7] = {
+    pub const ENGINES: [Kind; 8] = {
         use Kind::*;
-        [Native, Sandbox, Rocksdb, Fjall, Redb, Sqlite, Lmdb]
+        [Native, Sandbox, Rocksdb, Fjall, Redb, Sqlite, Lmdb, Tonbo]
     };
 
     /// Those that tell which sorted runs they have.
@@ -74,6 +78,7 @@ impl Kind {
             Kind::Redb => "redb",
             Kind::Sqlite => "sqlite",
             Kind::Lmdb => "lmdb",
+            Kind::Tonbo => "tonbo",
             Kind::Machine => "machine",
         }
     }
@@ -86,6 +91,7 @@ impl Kind {
             Kind::Redb if cfg!(not(feature = "redb")) => Some("peers"),
             Kind::Sqlite if cfg!(not(feature = "sqlite")) => Some("peers"),
             Kind::Lmdb if cfg!(not(feature = "lmdb")) => Some("peers"),
+            Kind::Tonbo if cfg!(not(feature = "tonbo")) => Some("tonbo"),
             _ => None,
         }
     }
@@ -100,6 +106,7 @@ impl Kind {
             Kind::Redb => &["redb"],
             Kind::Sqlite => &["rusqlite", "libsqlite3-sys"],
             Kind::Lmdb => &["heed", "lmdb-master-sys"],
+            Kind::Tonbo => &["tonbo"],
             Kind::Machine => &[],
         }
     }
@@ -133,6 +140,8 @@ impl Kind {
             Kind::Sqlite => sqlite::open(setup),
             #[cfg(feature = "lmdb")]
             Kind::Lmdb => lmdb::open(setup),
+            #[cfg(feature = "tonbo")]
+            Kind::Tonbo => tonbo::open(setup),
             #[allow(unreachable_patterns, reason = "with all features, the machine alone is left")]
             _ => Err(format!("{} is not an engine that is built in", self.name()).into()),
         }
@@ -197,6 +206,11 @@ pub trait Engine: Send + Sync {
 
     /// Shows the pairs from `start` on and below `end`, until told to stop.
     fn scan(&self, start: &[u8], end: Option<&[u8]>, show: Show<'_>) -> Result<()>;
+
+    /// True if it scans backwards.
+    fn scans_back(&self) -> bool {
+        true
+    }
 
     /// Shows all pairs from the last on, until told to stop.
     fn scan_back(&self, show: Show<'_>) -> Result<()>;

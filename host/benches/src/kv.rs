@@ -149,6 +149,10 @@ fn scans(bench: &mut Bench, engine: &dyn Engine, arguments: &Arguments) -> Resul
     })?;
     bench.note("range scan, entries each", "", rows as f64 / reads as f64);
     full_scan(bench, arguments, "full scan", |show| engine.scan(&[], None, show))?;
+    if !engine.scans_back() {
+        eprintln!("{}: full scan backwards: not supported", bench.subject());
+        return Ok(());
+    }
     full_scan(bench, arguments, "full scan backwards", |show| engine.scan_back(show))
 }
 

@@ -13,11 +13,11 @@ const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1f2328; --dim: #59636e; --line: #d1d9e0; --back: #fff; --card: #f6f8fa;
   --good: #00695c; --bad: #b3261e;
   --duramen: #0072b2; --sandbox: #3f9fd8; --rocksdb: #b87a00; --fjall: #d55e00; --redb: #00825f;
-  --sqlite: #b0568f; --lmdb: #807400; --machine: #59636e; }
+  --sqlite: #b0568f; --lmdb: #807400; --tonbo: #6a51a3; --machine: #59636e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --dim: #9198a1; --line: #3d444d; --back: #0d1117;
   --card: #151b23; --good: #4fc3a1; --bad: #ff8a80;
   --duramen: #4aa8ff; --sandbox: #9ad4f7; --rocksdb: #f0b840; --fjall: #ff8248; --redb: #35c99b;
-  --sqlite: #e3a1c6; --lmdb: #ddd04a; --machine: #9198a1; } }
+  --sqlite: #e3a1c6; --lmdb: #ddd04a; --tonbo: #b9a3f5; --machine: #9198a1; } }
 body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--back); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.5rem; } h3 { font-size: 1rem; margin: 0 0 .25rem; }
