@@ -2,9 +2,9 @@
 //!
 //! Every engine gets the same keys, values and order from the benchmarks, and what
 //! [`Setup`] says. All that compress do so with a fast LZ codec (Snappy in Duramen,
-//! LZ4 in RocksDB and fjall; tonbo knows Zstd alone); all that have filters have 10 bits per key. Writes are
-//! handed to the system without a sync, or each commit is synced, as `Setup` says.
-//! What remains are their defaults; where one of them cannot be asked for the same,
+//! LZ4 in RocksDB and fjall; tonbo knows Zstd alone); all that have filters have 10 bits
+//! per key. Writes are handed to the system without a sync, or each commit is synced, as
+//! `Setup` says. What remains are their defaults; where one of them cannot be asked for the same,
 //! its file says what is done instead.
 
 #[cfg(feature = "fjall")]
