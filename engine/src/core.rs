@@ -315,28 +315,39 @@ impl Core {
     /// grown long.
     ///
     /// # Errors
-    /// After `Io` and `InvalidArgument` the edit is not there, and all is as it was; any
-    /// other error poisons the database.
+    /// Any error poisons the database, save `InvalidArgument`.
     pub fn commit(&self, manifest: &mut Manifest, items: &[Item]) -> Result<()> {
         self.check_writable()?;
-        self.note(manifest.commit(items))?;
+        let outcome = manifest.commit(items).map_err(unknown_outcome);
+        self.note(outcome)?;
         if manifest.is_long() {
             self.note(manifest.roll(self.new_file()).map_err(unknown_outcome))?;
         }
         Ok(())
     }
 
+    /// The same, for an edit that can wait: an edit that finds no room ends all writing, so
+    /// none is begun where the storage tells that there is none.
+    ///
+    /// # Errors
+    /// `Io` for want of room; then all is as it was. Otherwise as [`Core::commit`].
+    fn commit_with_room(&self, manifest: &mut Manifest, items: &[Item]) -> Result<()> {
+        self.check_writable()?;
+        manifest.check_room(items)?;
+        self.commit(manifest, items)
+    }
+
     /// Lists a new WAL in the manifest, or removes it.
     ///
     /// # Errors
-    /// As [`Core::commit`].
+    /// As [`Core::commit_with_room`].
     pub fn list_wal(
         &self,
         manifest: &mut Manifest,
         number: FileNumber,
         first_seq: SequenceNumber,
     ) -> Result<()> {
-        self.commit(manifest, &[Item::WalAdded(number, first_seq)]).inspect_err(|_| {
+        self.commit_with_room(manifest, &[Item::WalAdded(number, first_seq)]).inspect_err(|_| {
             // After an unknown outcome it may be listed.
             if self.check_writable().is_ok() {
                 self.remove_wal(number);
@@ -362,7 +373,7 @@ impl Core {
     ) -> Result<()> {
         items.extend(removed.iter().map(|number| Item::TableRemoved(keyspace.id, *number)));
         items.extend(added.iter().cloned().map(Item::TableAdded));
-        self.commit(manifest, &items)?;
+        self.commit_with_room(manifest, &items)?;
         let before = keyspace.view().version.clone();
         let mut placed: Vec<(Placed, Arc<TableHandle>)> = Vec::with_capacity(added.len());
         for table in added {

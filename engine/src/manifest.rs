@@ -14,6 +14,7 @@
 //! it adds nor those it removes may be deleted until the database is opened
 //! again.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::current::{self, Current, CurrentState, OtherSlot};
@@ -261,22 +262,33 @@ impl Manifest {
     /// Makes an edit durable, then applies it to [`Manifest::state`].
     ///
     /// # Errors
-    /// `Locked` if another writer has taken over, and `Io`, on a full disk for one: nothing
-    /// was written. After `Poisoned` the edit may or may not be there.
+    /// `Locked` if another writer has taken over; nothing was written. After
+    /// `Poisoned` the edit may or may not be there.
     pub fn commit(&mut self, items: &[Item]) -> Result<()> {
         let mut state = self.state.clone();
         state.apply(items).map_err(|what| Error::invalid(format!("version edit refused: {what}")))?;
         let log = self.log.as_mut().ok_or_else(read_only)?;
         current::check(&*self.storage, &self.current)?;
         let seq = SequenceNumber(log.last_seq().0 + 1);
-        let told = |error| match error {
-            Error::Poisoned(why) => Error::Poisoned(format!("the manifest could not be written ({why})")),
-            other => other,
-        };
-        log.append(seq, &encode(items)).map_err(told)?;
-        log.sync().map_err(told)?;
+        let written = log.append(seq, &encode(items)).and_then(|()| log.sync());
+        written.map_err(|error| Error::Poisoned(format!("the manifest could not be written ({error})")))?;
         self.state = state;
         Ok(())
+    }
+
+    /// Makes sure that there is room on the disk for an edit, where the storage tells.
+    ///
+    /// # Errors
+    /// `Io` if there is none; nothing was written.
+    pub fn check_room(&self, items: &[Item]) -> Result<()> {
+        let bytes = (FRAME_HEADER_BYTES + encode(items).len()) as u64;
+        match self.storage.space_left()? {
+            Some(left) if left < bytes => {
+                let path = filename::manifest(self.current.manifest);
+                Err(Error::io("append to", path, io::ErrorKind::StorageFull.into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// True once edits have outgrown the state they describe.

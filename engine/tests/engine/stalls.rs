@@ -257,11 +257,7 @@ fn what_is_deleted_or_dropped_makes_room_on_a_full_disk() {
 
     next /= 4;
     put_until_refused(&keyspace, &mut next);
-    // Not one edit of the manifest, which changes nothing; then one.
-    disk.faults.bytes_max.store(disk.bytes() + 10, SeqCst);
-    let refused = db.drop_keyspace("k").unwrap_err();
-    assert!(matches!(refused, Error::Io { .. }), "{refused}");
-    check_contents(&keyspace, next);
+    // One edit of the manifest.
     disk.faults.bytes_max.store(disk.bytes() + 100, SeqCst);
     assert!(db.drop_keyspace("k").unwrap());
     drop(keyspace);
@@ -271,6 +267,27 @@ fn what_is_deleted_or_dropped_makes_room_on_a_full_disk() {
     kept.put(b"another key", b"value").unwrap();
     assert_eq!(kept.get(b"key").unwrap(), Some(Bytes::from_static(b"value")));
     assert_eq!(db.verify().unwrap().problems, []);
+}
+
+#[test]
+fn a_disk_that_fills_up_at_any_byte_poisons_nothing() {
+    for extra in 0..60 {
+        let disk = Disk::default();
+        let db = open(&disk, &small());
+        let keyspace = db.keyspace("k").unwrap();
+        // Edits of the manifest are some 60 to 300 bytes.
+        let max = disk.bytes() + (40 << 10) + 29 * extra;
+        disk.faults.bytes_max.store(max, SeqCst);
+        let mut next = 0;
+        let refused = put_until_refused(&keyspace, &mut next);
+        assert!(matches!(refused, Error::Io { .. } | Error::Stalled(_)), "{max} bytes: {refused}");
+        check_contents(&keyspace, next);
+        disk.faults.bytes_max.store(0, SeqCst);
+        keyspace.put(&key(next), &value(next)).unwrap();
+        settle(&db);
+        check_contents(&keyspace, next + 1);
+        assert_eq!(db.verify().unwrap().problems, []);
+    }
 }
 
 /// Compactions cannot read their inputs, and flushes go on.
