@@ -322,6 +322,15 @@ impl Windows {
         })
     }
 
+    /// Checks the CRCs of a page's columns.
+    pub fn check_crcs(&mut self, table: &Table, page: usize) -> Result<()> {
+        for column in (0..COLUMNS_MAX).filter(|column| *column != EXPIRY || table.index.expires) {
+            let raw = self.columns[column].raw(table, page, column, true)?;
+            table.check_crc(page, column, &raw)?;
+        }
+        Ok(())
+    }
+
     /// A page of integers, even where the index makes it unnecessary.
     pub fn ints(&mut self, table: &Table, page: usize, column: usize) -> Result<Arc<IntsPage>> {
         let raw = self.columns[column].raw(table, page, column, true)?;

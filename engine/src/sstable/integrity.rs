@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! block     := magic "DURAMENI" | version u16 = 2 | flags u16 | pages u32 | row_groups u32
-//!            | range_tombstones u32 | ((page crc u32, xxh64 u32) × columns) × pages
+//!            | range_tombstones u32 | ((page crc u32, xxh64 u64) × columns) × pages
 //!            | (filter xxh64 u64) × row_groups | tombstone × range_tombstones | xxh64 u64
 //! tombstone := seq u64 | start_len u32 | end_len u32 | start | end
 //! flags     := bit 0: there are five columns, the last one of expiries; otherwise four
@@ -55,7 +55,7 @@ impl Integrity {
 
     /// Bytes of what is known of a page.
     fn checksums_bytes(&self) -> usize {
-        if self.of_crcs { 4 } else { 8 }
+        if self.of_crcs { 4 } else { 12 }
     }
 
     /// Bytes of the encoding.
@@ -121,7 +121,7 @@ impl Integrity {
             let mut page = PageChecksums::default();
             for checksums in &mut page[..columns] {
                 let crc = reader.u32()?;
-                let xxh = if of_crcs { None } else { Some(reader.u32()?) };
+                let xxh = if of_crcs { None } else { Some(reader.u64()?) };
                 *checksums = Checksums { crc, xxh };
             }
             block.pages.push(page);
@@ -193,7 +193,7 @@ mod tests {
                 let mut page = PageChecksums::default();
                 for (number, checksums) in page.iter_mut().enumerate().take(4 + usize::from(expires)) {
                     let crc = first + number as u32;
-                    *checksums = Checksums { crc, xxh: (!of_crcs).then_some(crc * 1000) };
+                    *checksums = Checksums { crc, xxh: (!of_crcs).then_some(u64::from(crc) << 33) };
                 }
                 page
             };

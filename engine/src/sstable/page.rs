@@ -43,8 +43,8 @@ const DELTA_LENGTH_BYTE_ARRAY: i32 = 6;
 pub(super) struct Checksums {
     /// CRC-32 of its body, which its header has for all readers of Parquet.
     pub crc: u32,
-    /// Lower half of the xxh64 of its body, which this engine checks where it knows it.
-    pub xxh: Option<u32>,
+    /// xxh64 of its body, which this engine checks where it knows it.
+    pub xxh: Option<u64>,
 }
 
 impl Checksums {
@@ -55,13 +55,13 @@ impl Checksums {
             crc.update(part);
             xxh.update(part);
         }
-        Checksums { crc: crc.finalize(), xxh: Some(xxh.digest() as u32) }
+        Checksums { crc: crc.finalize(), xxh: Some(xxh.digest()) }
     }
 
     /// True for the body that they are of.
     fn match_body(self, body: &[u8]) -> bool {
         match self.xxh {
-            Some(xxh) => xxh64(body, 0) as u32 == xxh,
+            Some(xxh) => xxh64(body, 0) == xxh,
             None => crc32fast::hash(body) == self.crc,
         }
     }
@@ -261,7 +261,16 @@ pub(super) fn measure(bytes: &[u8], content: Content) -> Option<(u32, u32, u32)>
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn right_checksums(raw: &[u8]) -> Option<Checksums> {
     let (header, start) = Header::decode(raw).ok()?;
-    Some(Checksums { crc: header.crc as u32, xxh: Some(xxh64(&raw[start..], 0) as u32) })
+    Some(Checksums { crc: header.crc as u32, xxh: Some(xxh64(&raw[start..], 0)) })
+}
+
+/// Checks the CRC in the header of a page, which other readers of Parquet go by.
+pub(super) fn check_crc(raw: &[u8]) -> Decoded<()> {
+    let (header, start) = Header::decode(raw)?;
+    match crc32fast::hash(&raw[start..]) == header.crc as u32 {
+        true => Ok(()),
+        false => Err(Malformed::new(0, "a CRC in the header that is not that of the page")),
+    }
 }
 
 /// What a page that is stored in `raw` was written as; it is checked against the checksums
@@ -537,6 +546,21 @@ mod tests {
         let body = open(&out.into(), written.checksums, 3, Content::Ints).unwrap();
         let page = IntsPage::decode(&body, 3).unwrap();
         assert_eq!((page.get(0), page.get(1), page.get(2)), (5, 3, 9));
+    }
+
+    #[test]
+    fn a_wrong_crc_is_told() {
+        let (raw, _) = page_of(&[b"one", b"two"], false);
+        assert!(check_crc(&raw).is_ok());
+        let (mut header, start) = Header::decode(&raw).unwrap();
+        header.crc ^= 1;
+        let mut wrong = Vec::new();
+        header.encode(&mut wrong);
+        wrong.extend_from_slice(&raw[start..]);
+        assert!(check_crc(&wrong).is_err());
+        // Reads go by the other checksum.
+        let checksums = right_checksums(&wrong).unwrap();
+        assert!(open(&wrong.into(), checksums, 2, Content::Bytes).is_ok());
     }
 
     #[test]

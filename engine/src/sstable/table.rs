@@ -336,6 +336,11 @@ impl Table {
             .map_err(|error| error.in_file(&self.path, entry.offsets[column]))
     }
 
+    pub(super) fn check_crc(&self, page: usize, column: usize, raw: &[u8]) -> Result<()> {
+        let offset = self.index.pages[page].offsets[column];
+        page::check_crc(raw).map_err(|error| error.in_file(&self.path, offset))
+    }
+
     fn decode<T>(
         &self,
         page: usize,

@@ -32,6 +32,7 @@ pub(super) fn verify(table: &Table) -> Result<u64> {
         let filter = table.read_filter(group)?;
         for page in group.first_page..end {
             let rows = windows.rows(table, page, true)?;
+            windows.check_crcs(table, page)?;
             let kinds = windows.ints(table, page, KIND)?;
             let expiries = match table.index.expires {
                 true => Some(windows.ints(table, page, EXPIRY)?),
