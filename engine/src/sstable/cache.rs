@@ -2,7 +2,7 @@
 //! one budget of bytes for all tables of a database.
 //!
 //! What is decoded hangs in [`Slots`] of its table, by the number of its page: to find it
-//! costs one cache line, where a table of hashes costs five. All slots that hold
+//! costs one cache line or two, where a table of hashes costs five. All slots that hold
 //! something stand in a ring. When they hold more than the budget allows, a hand goes
 //! round and empties those that nobody has looked into since it last came by. Source:
 //! CLOCK, "A Paging Experiment with the Multics System" (Corbató, 1968).
