@@ -19,7 +19,8 @@
 //!
 //! A page of one input between whose keys no other has entries goes over as it is
 //! stored: each of its entries is a put that is the newest of its key, which somebody
-//! may read. Where range tombstones are merged, entries are looked at one by one.
+//! may read. So do most long values, which have pages of their own. Where range
+//! tombstones are merged, entries are looked at one by one.
 //!
 //! A large merge is several jobs beside each other, each over a range of keys.
 
@@ -195,9 +196,7 @@ impl MergeJob {
         }
         let mut spent = 0;
         while spent < budget.bytes {
-            if self.cursor.may_stretch()
-                && let Some(bytes) = self.copy_page(core)?
-            {
+            if let Some(bytes) = self.copy_page(core)? {
                 spent += bytes;
                 continue;
             }
@@ -225,10 +224,11 @@ impl MergeJob {
         if !self.sieve.range_deletes.is_empty() {
             return Ok(None);
         }
-        let Some(page) = self.cursor.stored_page(self.sieve.now_ms)? else { return Ok(None) };
-        let inside = self.range.1.as_deref().is_none_or(|end| page.last_key() < end);
         // An operand or a newer version of its first key may have been there before.
-        if !inside || self.sieve.key == page.first_key() {
+        let Some(page) = self.cursor.stored_page(&self.sieve.key, self.sieve.now_ms)? else {
+            return Ok(None);
+        };
+        if self.range.1.as_deref().is_some_and(|end| page.last_key() >= end) {
             return Ok(None);
         }
         self.sieve.end_key(core, &mut self.output)?;

@@ -223,31 +223,40 @@ impl MergeCursor {
         let current = self.current?;
         let Source::Run(run) = &self.sources[current] else { return None };
         let mut stretch = run.stretch(self.forward, seq, now_ms)?;
-        // The next of all others has lost to this one.
-        let mut node = (current + self.sources.len()) / 2;
-        while node > 0 {
-            if let Some(key) = self.sources[self.losers[node]].key() {
-                stretch.end_before(key);
-            }
-            node /= 2;
-        }
+        self.rivals(current).for_each(|key| stretch.end_before(key));
         Some(stretch)
     }
 
+    /// Keys under other sources, that of the next one among them: it has lost to the
+    /// `current` one.
+    fn rivals(&self, current: usize) -> impl Iterator<Item = &[u8]> {
+        let leaf = current + self.sources.len();
+        let nodes = std::iter::successors(Some(leaf / 2), |node| Some(node / 2));
+        nodes.take_while(|node| *node > 0).filter_map(|node| self.sources[self.losers[node]].key())
+    }
+
     /// The page under the cursor as it is stored, if the cursor stands on its first row,
-    /// nobody else has entries between its keys, no two rows have one key, and each is a
-    /// put that has not expired at `now_ms`.
+    /// whose key is not `before`, nobody else has entries between its keys, no two rows
+    /// have one key, and each is a put that has not expired at `now_ms`. Looked for only
+    /// where it is likely: where one source goes on and on, or the page has just one row,
+    /// that of a long value.
     ///
     /// # Errors
     /// Those of reading; the cursor stands nowhere then.
-    pub fn stored_page(&mut self, now_ms: u64) -> Result<Option<StoredPage>> {
+    pub fn stored_page(&mut self, before: &[u8], now_ms: u64) -> Result<Option<StoredPage>> {
         let Some(current) = self.current else { return Ok(None) };
-        let rows = match &self.sources[current] {
-            Source::Run(run) => run.rows_of_page_begun(),
-            Source::Other(_) => None,
+        let Source::Run(run) = &self.sources[current] else { return Ok(None) };
+        let Some(rows) = run.rows_of_page_begun().filter(|rows| *rows == 1 || self.may_stretch()) else {
+            return Ok(None);
         };
-        let undisturbed = || self.undisturbed(SequenceNumber::MAX, now_ms).map(|stretch| stretch.rows());
-        if rows.is_none() || undisturbed() != rows {
+        let Some(stretch) = run.stretch(true, SequenceNumber::MAX, now_ms) else { return Ok(None) };
+        if stretch.rows() < rows || stretch.key(0) == before {
+            return Ok(None);
+        }
+        let last = stretch.key(rows - 1);
+        // Of the key of a single row, others have older versions.
+        let is_behind = |key: &[u8]| last < key || (rows == 1 && last == key);
+        if !self.rivals(current).all(is_behind) {
             return Ok(None);
         }
         let Source::Run(run) = &mut self.sources[current] else { return Ok(None) };

@@ -68,13 +68,22 @@ impl<'a> Search<'a> {
                 return Ok(base);
             }
         }
-        for run in &view.version.runs {
+        let version = &view.version;
+        match version.cached(&self.lookup, hash) {
+            Some(Found::Value(value)) => return Ok(Some(value)),
+            Some(Found::Gone) => return Ok(None),
+            // Operands are not kept.
+            Some(Found::Operand(..)) | None => {}
+        }
+        for run in &version.runs {
             let Some(handle) = run.table_for(self.lookup.key) else { continue };
             if handle.meta().seq_min > self.seq {
                 continue;
             }
             let table = handle.table()?;
-            let ended = self.layer(Some(table.range_deletes()), |lookup| table.get(lookup, hash))?;
+            let ended = self.layer(Some(table.range_deletes()), |lookup| {
+                table.get(lookup, hash, version.seen_whole(lookup.seq))
+            })?;
             if let Some(base) = ended {
                 return Ok(base);
             }

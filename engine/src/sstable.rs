@@ -67,7 +67,8 @@ const COLUMNS_MAX: usize = 5;
 pub struct TableOptions {
     /// Rows of a page. Default: 128, the best of reads and scans as measured.
     pub page_rows: usize,
-    /// Bytes of values in a page. Default: 16 KiB.
+    /// Bytes of values in a page; one of half as many has a page of its own. Default:
+    /// 16 KiB.
     pub page_value_bytes: usize,
     /// Rows of a row group. Default: 98,304, whose filter of 128 KiB has at
     /// least ten bits for each key.
@@ -99,6 +100,14 @@ impl Default for TableOptions {
             compression: Compression::default(),
             expires: false,
         }
+    }
+}
+
+impl TableOptions {
+    /// True for a value so long that it has a page of its own: such a page is read for
+    /// nothing else, and merges copy it as it is stored.
+    fn is_long(&self, value_bytes: usize) -> bool {
+        value_bytes >= self.page_value_bytes / 2
     }
 }
 

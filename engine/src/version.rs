@@ -8,12 +8,13 @@
 //! names it goes.
 
 use std::ops::{Bound, Range};
-use std::sync::atomic::Ordering::Relaxed;
+// Not those of `crate::sync`: no answer depends on which version gets which id.
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Found, Lookup};
 use crate::edit::Placed;
 use crate::error::{Error, Result};
 use crate::filename;
@@ -150,10 +151,17 @@ impl Run {
 pub struct Version {
     /// Newest first: by level ascending, then by id descending.
     pub runs: Vec<Run>,
+    /// Another one for every version in this process.
+    id: u64,
+    /// Highest sequence number in its tables.
+    seq_max: SequenceNumber,
     /// Some entry expires.
     expires: bool,
     overlap: usize,
 }
+
+/// Ids of versions that were given away.
+static IDS: AtomicU64 = AtomicU64::new(0);
 
 impl Version {
     /// Makes a version of tables and their places.
@@ -183,6 +191,8 @@ impl Version {
         self.runs.sort_by(|a, b| a.level.cmp(&b.level).then(b.id.cmp(&a.id)));
         let expires = self.tables().any(|table| table.meta.expires());
         self.expires = expires;
+        self.id = 1 + IDS.fetch_add(1, Relaxed);
+        self.seq_max = self.tables().map(|table| table.meta.seq_max).max().unwrap_or_default();
         self.overlap = overlap(self.tables().map(|table| table.meta()));
     }
 
@@ -211,6 +221,19 @@ impl Version {
     /// Most runs that may hold one key.
     pub fn overlap(&self) -> usize {
         self.overlap
+    }
+
+    /// What the tables say of a key, if that is in the cache; `hash` is the key's
+    /// [`hash_key`](crate::sstable::hash_key).
+    #[inline]
+    pub fn cached(&self, lookup: &Lookup<'_>, hash: u64) -> Option<Found> {
+        let table = self.runs.first()?.tables.first()?;
+        table.cache.row((table.meta.keyspace, hash), self.id, lookup)
+    }
+
+    /// The id of the version, if a reader at `seq` sees all that is in its tables.
+    pub fn seen_whole(&self, seq: SequenceNumber) -> Option<u64> {
+        (seq >= self.seq_max).then_some(self.id)
     }
 
     /// Every table.

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, W
 use super::filter::Filter;
 use super::keys::KeysPage;
 use super::page::{BytesPage, IntsPage};
-use super::row_cache::{Row, RowCache};
-use crate::key::FileNumber;
+use super::row_cache::{Place as RowPlace, Row, RowCache};
+use crate::cursor::{Found, Lookup};
 
 /// Rows have one of so many parts of the budget.
 const ROWS_SHARE: u64 = 8;
@@ -118,7 +118,6 @@ impl Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     cache: Cache,
-    file: FileNumber,
     slots: Box<[Slot]>,
 }
 
@@ -151,6 +150,15 @@ impl Cache {
         self.0.misses.load(Relaxed)
     }
 
+    /// What the tables of a version say of a key, if its row is kept; `place` is the
+    /// keyspace and the key's [`hash_key`](super::hash_key).
+    #[inline]
+    pub(crate) fn row(&self, place: RowPlace, version: u64, lookup: &Lookup<'_>) -> Option<Found> {
+        let found = self.0.rows.get(place)?.answer(version, lookup)?;
+        self.0.hits.fetch_add(1, Relaxed);
+        Some(found)
+    }
+
     fn ring(&self) -> MutexGuard<'_, VecDeque<Place>> {
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,8 +184,8 @@ impl Cache {
 
 impl Slots {
     /// For a table of so many pages.
-    pub fn new(cache: Cache, file: FileNumber, pages: usize) -> Arc<Slots> {
-        Arc::new(Slots { cache, file, slots: (0..pages).map(|_| Slot::default()).collect() })
+    pub fn new(cache: Cache, pages: usize) -> Arc<Slots> {
+        Arc::new(Slots { cache, slots: (0..pages).map(|_| Slot::default()).collect() })
     }
 
     /// Bytes of pages and filters that may be held, of all tables.
@@ -234,17 +242,9 @@ impl Slots {
         self.cache.evict();
     }
 
-    /// The row that has this hash of its key, if it is kept.
-    #[inline]
-    pub fn row(&self, hash: u64) -> Option<Row> {
-        let row = self.cache.0.rows.get(self.file, hash)?;
-        self.cache.0.hits.fetch_add(1, Relaxed);
-        Some(row)
-    }
-
     /// Keeps a row of so many bytes that was found in pages, if it was lately found before.
-    pub fn note_row(&self, hash: u64, bytes: usize, row: impl FnOnce() -> Row) {
-        self.cache.0.rows.note(self.file, hash, bytes, row);
+    pub fn note_row(&self, place: RowPlace, bytes: usize, row: impl FnOnce() -> Row) {
+        self.cache.0.rows.note(place, bytes, row);
     }
 }
 
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn stays_within_its_budget_and_counts() {
         let cache = Cache::new(1 << 20);
-        let slots = Slots::new(cache.clone(), FileNumber(1), 2000);
+        let slots = Slots::new(cache.clone(), 2000);
         for number in 0..2000 {
             keep(&slots, number, 4000);
             assert!(cache.bytes() <= 1 << 20);
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn what_is_looked_into_stays() {
         let cache = Cache::new(1 << 20);
-        let slots = Slots::new(cache.clone(), FileNumber(1), 5000);
+        let slots = Slots::new(cache.clone(), 5000);
         for number in 0..5000 {
             keep(&slots, number, 4000);
             assert!(number < 20 || (0..20).all(|hot| holds(&slots, hot)));
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_full_cache_keeps_what_was_missed_lately() {
         let cache = Cache::new(1 << 20);
-        let slots = Slots::new(cache.clone(), FileNumber(1), 5000);
+        let slots = Slots::new(cache.clone(), 5000);
         let read = |number: usize| {
             let found = holds(&slots, number);
             if !found && slots.admits(number, 1) {
@@ -337,10 +337,10 @@ mod tests {
     #[test]
     fn a_table_takes_what_is_kept_of_it_along() {
         let cache = Cache::new(1 << 20);
-        let kept = Slots::new(cache.clone(), FileNumber(1), 10);
+        let kept = Slots::new(cache.clone(), 10);
         keep(&kept, 3, 1000);
         let before = cache.bytes();
-        let gone = Slots::new(cache.clone(), FileNumber(2), 100);
+        let gone = Slots::new(cache.clone(), 100);
         (0..100).for_each(|number| keep(&gone, number, 1000));
         assert!(cache.bytes() > before && cache.ring().len() == 101);
         drop(gone);

@@ -118,7 +118,7 @@ fn walk(file: &[u8], meta: &TableMeta) -> Result<()> {
     for key in keys.iter().step_by(5).take(100).map(Vec::as_slice).chain([&b""[..], b"zzz"]) {
         let hidden_below = table.range_deletes().newest_over(key, SequenceNumber::MAX);
         let lookup = Lookup { key, seq: SequenceNumber::MAX, hidden_below, now_ms: 1000 };
-        check(table.get(&lookup, hash_key(key)).map(drop));
+        check(table.get(&lookup, hash_key(key), None).map(drop));
         check(table.newest(key, hash_key(key)).map(drop));
     }
     if verified.is_ok() {

@@ -42,14 +42,6 @@ pub(super) struct Rows {
     pub expiries: Option<Arc<IntsPage>>,
 }
 
-/// Where a version of a key is.
-struct Location {
-    page: usize,
-    row: usize,
-    /// The file has no newer version.
-    newest: bool,
-}
-
 impl Table {
     /// Opens the table that `meta` describes; `path` names it in errors.
     ///
@@ -70,26 +62,21 @@ impl Table {
             return Err(Error::corruption(path, meta.tail_offset, what));
         }
         let index = Index::decode(&tail, &path, meta)?;
-        let slots = Slots::new(cache, meta.number, index.pages.len());
+        let slots = Slots::new(cache, index.pages.len());
         Ok(Table { file, path, meta: meta.clone(), slots, index })
     }
 
     /// What the newest version of a key that a reader may see says; `hash` is the
     /// key's [`hash_key`](super::hash_key). Range tombstones of this table are for
     /// the caller to have looked at. Reads at most two pages where statistics
-    /// decide between versions.
-    pub fn get(&self, lookup: &Lookup<'_>, hash: u64) -> Result<Option<Found>> {
+    /// decide between versions. What is found here is what all tables of `version` say
+    /// of the key, if one is given.
+    pub fn get(&self, lookup: &Lookup<'_>, hash: u64, version: Option<u64>) -> Result<Option<Found>> {
         let Some(last) = self.candidate(lookup.key, hash)? else { return Ok(None) };
-        let row = self.slots.row(hash);
-        if let Some(found) = row.and_then(|row| row.answer(lookup)) {
-            return Ok(Some(found));
-        }
-        let Some(at) = self.locate(lookup.key, last, lookup.seq)? else { return Ok(None) };
-        let found = self.judge(lookup, at.page, at.row)?;
-        if at.newest
-            && let Found::Value(value) = &found
-        {
-            self.note(lookup.key, hash, &at, value)?;
+        let Some((page, row)) = self.locate(lookup.key, last, lookup.seq)? else { return Ok(None) };
+        let found = self.judge(lookup, page, row)?;
+        if let (Some(version), Found::Value(value)) = (version, &found) {
+            self.note(version, lookup.key, hash, (page, row), value)?;
         }
         Ok(Some(found))
     }
@@ -98,7 +85,7 @@ impl Table {
     pub fn newest(&self, key: &[u8], hash: u64) -> Result<Option<SequenceNumber>> {
         let Some(last) = self.candidate(key, hash)? else { return Ok(None) };
         let found = self.locate(key, last, SequenceNumber::MAX)?;
-        found.map(|at| self.sequence(at.page, at.row)).transpose()
+        found.map(|(page, row)| self.sequence(page, row)).transpose()
     }
 
     /// Range tombstones.
@@ -113,31 +100,38 @@ impl Table {
         Ok(may_hold.then_some(last))
     }
 
-    /// The newest version of `key` at or before `seq`; `last` is its last page.
-    fn locate(&self, key: &[u8], last: usize, seq: SequenceNumber) -> Result<Option<Location>> {
-        let mut newest = true;
+    /// Page and row of the newest version of `key` at or before `seq`; `last` is its
+    /// last page.
+    fn locate(&self, key: &[u8], last: usize, seq: SequenceNumber) -> Result<Option<(usize, usize)>> {
         for page in self.index.first_holding(key, last)..=last {
             let keys = self.keys_to_search(page)?;
             let start = keys.lower_bound(key);
             let end = (start..keys.rows()).find(|row| keys.get(*row) != key).unwrap_or(keys.rows());
-            if start < end {
-                if let Some(row) = self.visible_row(page, start..end, seq)? {
-                    return Ok(Some(Location { page, row, newest: newest && row == start }));
-                }
-                newest = false;
+            if start < end
+                && let Some(row) = self.visible_row(page, start..end, seq)?
+            {
+                return Ok(Some((page, row)));
             }
         }
         Ok(None)
     }
 
-    /// Tells the cache of a value that was read.
-    fn note(&self, key: &[u8], hash: u64, at: &Location, value: &[u8]) -> Result<()> {
-        let entry = &self.index.pages[at.page];
+    /// Tells the cache of a value that was read in a version.
+    fn note(
+        &self,
+        version: u64,
+        key: &[u8],
+        hash: u64,
+        (page, row): (usize, usize),
+        value: &[u8],
+    ) -> Result<()> {
+        let entry = &self.index.pages[page];
         let expires_at = match entry.expiries {
             (_, 0) => Expiry::NEVER,
-            _ => Expiry(self.ints(at.page, EXPIRY)?.get(at.row) as u64),
+            _ => Expiry(self.ints(page, EXPIRY)?.get(row) as u64),
         };
-        self.slots.note_row(hash, key.len() + value.len(), || Row {
+        self.slots.note_row((self.meta.keyspace, hash), key.len() + value.len(), || Row {
+            version,
             seqs: (entry.seq_min as u64, entry.seq_max as u64),
             expires_at,
             key_len: key.len(),

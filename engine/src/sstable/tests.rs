@@ -96,7 +96,7 @@ fn small() -> TableOptions {
 }
 
 fn get(table: &Table, key: &[u8], seq: u64) -> Option<Found> {
-    table.get(&lookup(key, seq), hash_key(key)).unwrap()
+    table.get(&lookup(key, seq), hash_key(key), None).unwrap()
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_get_reads_two_pages_and_a_filtered_miss_none() {
 fn survey(storage: &MemoryStorage, meta: &TableMeta, entries: &[Entry]) -> Result<()> {
     let table = open(storage, meta, 1 << 20)?;
     for (key, seq, kind, value) in entries {
-        let answer = table.get(&lookup(key, *seq), hash_key(key))?;
+        let answer = table.get(&lookup(key, *seq), hash_key(key), None)?;
         assert_eq!(answer, Some(found(*kind, value)), "a wrong answer");
     }
     table.verify().map(drop)
@@ -275,7 +275,7 @@ fn wander(storage: &MemoryStorage, meta: &TableMeta, entries: &[Entry]) -> Resul
     let table = Arc::new(open(storage, meta, 1 << 20)?);
     let _ = table.verify();
     for (key, seq, ..) in entries {
-        let _ = table.get(&lookup(key, *seq), hash_key(key));
+        let _ = table.get(&lookup(key, *seq), hash_key(key), None);
     }
     let mut cursor = table.cursor();
     cursor.seek_first()?;

@@ -245,9 +245,11 @@ impl TableWriter {
         let TableOptions { page_rows, page_value_bytes, .. } = self.options;
         let fair = |rows: usize, bytes: usize| rows >= page_rows / 2 || bytes >= page_value_bytes / 2;
         let (rows, value_bytes) = (self.page.rows(), self.page.values.len());
+        let bytes = page.written[VALUE].uncompressed;
+        let ends_before = page.rows() == 1 && self.options.is_long(bytes);
         if (page.compression, page.expires) != (self.options.compression, self.options.expires)
-            || !fair(page.rows(), page.written[VALUE].uncompressed)
-            || (rows > 0 && !fair(rows, value_bytes))
+            || !fair(page.rows(), bytes)
+            || (rows > 0 && !fair(rows, value_bytes) && !ends_before)
         {
             return Ok(false);
         }
@@ -420,7 +422,10 @@ impl TableWriter {
         let TableOptions { page_rows, page_value_bytes, .. } = self.options;
         let bytes = self.page.values.len() + value_bytes;
         let stretch = if new_key { 1 } else { STRETCH };
-        if rows > 0 && rows < page_rows * stretch && bytes <= page_value_bytes * stretch {
+        let alone = new_key
+            && (self.options.is_long(value_bytes)
+                || (rows == 1 && self.options.is_long(self.page.values.len())));
+        if rows > 0 && !alone && rows < page_rows * stretch && bytes <= page_value_bytes * stretch {
             return Ok(());
         }
         self.finish_page()?;

@@ -6,6 +6,7 @@ mod checkpoint;
 mod concurrency;
 mod corruption;
 mod golden;
+mod kept_rows;
 mod limits;
 mod model;
 mod pictures;

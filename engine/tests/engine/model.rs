@@ -209,6 +209,8 @@ impl Pair {
         let len = match self.random.below(20) {
             0 => 0,
             1 => 5000,
+            // They have pages of their own.
+            2 => 8000 + self.random.below(10_000),
             _ => self.random.below(60),
         };
         self.random.bytes(len as usize)
@@ -275,8 +277,16 @@ impl Pair {
         let key = self.key();
         let (id, map) = self.view();
         let expected = live(map.get(&(at, key.clone())), self.now());
-        let found = self.db().get(self.ids[at], &key, id).unwrap();
-        assert_eq!(found.as_deref(), expected.map(Vec::as_slice), "get {}", String::from_utf8_lossy(&key));
+        // What is read again is kept.
+        for _ in 0..1 + self.random.below(3) {
+            let found = self.db().get(self.ids[at], &key, id).unwrap();
+            assert_eq!(
+                found.as_deref(),
+                expected.map(Vec::as_slice),
+                "get {}",
+                String::from_utf8_lossy(&key)
+            );
+        }
         let keys = [key, self.key(), self.key()];
         let borrowed: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let found = self.db().multi_get(self.ids[at], &borrowed, id).unwrap();
