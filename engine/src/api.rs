@@ -207,9 +207,18 @@ pub trait Scan: Send {
     fn next_page(&mut self, bytes_max: usize) -> Result<Page>;
 }
 
-/// Bytes of a page where the caller has no reason to choose: large enough that
-/// the call disappears, small enough to stay in a processor's cache.
-pub const PAGE_BYTES: usize = 64 * 1024;
+/// Bytes of the first page of a scan where the caller has no reason to choose: most scans
+/// end soon.
+pub const FIRST_PAGE_BYTES: usize = 4 * 1024;
+
+/// Bytes of a page of a scan that has gone on for long: large enough that the call
+/// disappears, small enough to stay in a processor's cache.
+pub const PAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of the page after one of `bytes`.
+pub fn next_page_bytes(bytes: usize) -> usize {
+    (2 * bytes).min(PAGE_BYTES_MAX)
+}
 
 /// Pairs one by one; after an error there are no more.
 pub type Pairs = Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>;
@@ -217,7 +226,7 @@ pub type Pairs = Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>;
 /// Walks a scan pair by pair.
 pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Bytes)>> + Send {
     let mut page = Page::default().pairs();
-    let mut over = false;
+    let (mut over, mut bytes) = (false, FIRST_PAGE_BYTES);
     std::iter::from_fn(move || {
         loop {
             if let Some(pair) = page.next() {
@@ -226,9 +235,12 @@ pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Byt
             if over {
                 return None;
             }
-            match scan.next_page(PAGE_BYTES) {
+            match scan.next_page(bytes) {
                 Ok(next) if next.is_empty() => over = true,
-                Ok(next) => page = next.pairs(),
+                Ok(next) => {
+                    page = next.pairs();
+                    bytes = next_page_bytes(bytes);
+                }
                 Err(error) => {
                     over = true;
                     return Some(Err(error));

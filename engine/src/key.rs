@@ -140,6 +140,17 @@ pub fn head(key: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
+/// The first 16 bytes of a key as an integer, like [`head`].
+#[inline]
+pub fn long_head(key: &[u8]) -> u128 {
+    if let Some(first) = key.first_chunk() {
+        return u128::from_be_bytes(*first);
+    }
+    let mut first = [0; 16];
+    first[..key.len()].copy_from_slice(key);
+    u128::from_be_bytes(first)
+}
+
 /// Order of internal keys: key ascending, sequence number descending.
 pub fn compare_internal(a: (&[u8], SequenceNumber), b: (&[u8], SequenceNumber)) -> Ordering {
     a.0.cmp(b.0).then_with(|| b.1.cmp(&a.1))

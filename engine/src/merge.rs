@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use crate::cursor::Cursor;
 use crate::error::Result;
-use crate::key::{EntryRef, SequenceNumber, compare_internal};
+use crate::key::{EntryRef, SequenceNumber, compare_internal, long_head};
 use crate::sstable::{StoredPage, Stretch};
 use crate::version::RunCursor;
 
@@ -91,17 +91,6 @@ pub struct MergeCursor {
     streak: (usize, u32),
 }
 
-/// The first 16 bytes of a key as an integer, which orders as they do; those that
-/// a short key lacks count as zeros.
-fn prefix(key: &[u8]) -> u128 {
-    if let Some(first) = key.first_chunk() {
-        return u128::from_be_bytes(*first);
-    }
-    let mut first = [0; 16];
-    first[..key.len()].copy_from_slice(key);
-    u128::from_be_bytes(first)
-}
-
 impl MergeCursor {
     /// Merges `sources`.
     pub fn new(sources: Vec<Source>) -> Self {
@@ -139,8 +128,8 @@ impl MergeCursor {
     fn rank(&self, source: usize) -> u128 {
         match self.sources[source].key() {
             None => u128::MAX,
-            Some(key) if self.forward => prefix(key),
-            Some(key) => !prefix(key),
+            Some(key) if self.forward => long_head(key),
+            Some(key) => !long_head(key),
         }
     }
 

@@ -137,9 +137,10 @@ pub(crate) struct RowCursor {
     plain: bool,
     /// Rows that are answered without a look at each, and the one last answered.
     stretch: Option<(Stretch, usize)>,
-    /// Key and value of the row last answered, unless it is in a stretch.
+    /// Key and value of the row last answered, unless it is in a stretch. The value is
+    /// not copied from where the merge stands until it has to be: then it is `None`.
     key: Vec<u8>,
-    value: Bytes,
+    value: Option<Bytes>,
     /// Operands of the row at hand, newest first.
     operands: Vec<Bytes>,
     /// What the merge reads from.
@@ -197,7 +198,7 @@ impl RowCursor {
             own_deletes,
             stretch: None,
             key: Vec::new(),
-            value: Bytes::new(),
+            value: None,
             operands: Vec::new(),
             view,
             dead_keys: 0,
@@ -245,7 +246,10 @@ impl RowCursor {
     pub fn value(&self) -> &[u8] {
         match &self.stretch {
             Some((stretch, at)) => stretch.value(*at),
-            None => &self.value,
+            None => match &self.value {
+                Some(value) => value,
+                None => self.merge.entry().map_or(&[], |entry| entry.value),
+            },
         }
     }
 
@@ -253,7 +257,10 @@ impl RowCursor {
     pub fn pair(&self) -> (Bytes, Bytes) {
         match &self.stretch {
             Some((stretch, at)) => (stretch.key_bytes(*at), stretch.value_bytes(*at)),
-            None => (Bytes::copy_from_slice(&self.key), self.value.clone()),
+            None => {
+                let value = self.value.clone().unwrap_or_else(|| self.merge.value());
+                (Bytes::copy_from_slice(&self.key), value)
+            }
         }
     }
 
@@ -311,7 +318,7 @@ impl RowCursor {
         };
         match value {
             Some(value) => {
-                self.value = value;
+                self.value = Some(value);
                 Ok(true)
             }
             None => Ok(false),
@@ -395,6 +402,10 @@ impl RowCursor {
                 self.operands.push(self.merge.value());
                 self.merge.next()?;
                 continue;
+            }
+            if !gone && self.operands.is_empty() {
+                self.value = None;
+                return Ok(true);
             }
             let base = (!gone).then(|| self.merge.value());
             if self.settle(base)? {
@@ -495,7 +506,7 @@ impl RowCursor {
         }
         match live {
             Some(value) => {
-                self.value = value;
+                self.value = Some(value);
                 Ok(true)
             }
             None => Ok(false),

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::{Db, Engine, Keyspace, Parts};
 use crate::api::{
-    CompactionProgress, Database, DatabaseTransaction, Page, PageBuilder, Progress, Scan, ScanRange,
-    SnapshotId,
+    CompactionProgress, Database, DatabaseTransaction, FIRST_PAGE_BYTES, Page, PageBuilder, Progress, Scan,
+    ScanRange, SnapshotId, next_page_bytes,
 };
 use crate::background::Wanted;
 use crate::batch::WriteBatch;
@@ -187,14 +187,14 @@ pub(super) struct PageScan {
 
 impl PageScan {
     pub fn new(engine: Arc<Engine>, rows: RowCursor) -> PageScan {
-        PageScan { engine, rows, page_bytes: 0 }
+        PageScan { engine, rows, page_bytes: FIRST_PAGE_BYTES / 2 }
     }
 }
 
 impl Scan for PageScan {
     fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
         self.engine.parts.core.check_open()?;
-        let mut page = PageBuilder::with_capacity(self.page_bytes);
+        let mut page = PageBuilder::with_capacity(next_page_bytes(self.page_bytes).min(bytes_max));
         while (page.is_empty() || page.len() < bytes_max) && self.rows.advance()? {
             page.push(self.rows.key(), self.rows.value());
         }

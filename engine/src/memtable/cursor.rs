@@ -12,35 +12,58 @@ use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{Entry, EntryRef, SequenceNumber};
 
-/// Most entries that are copied at once.
+/// Entries that are copied at a seek; each time that a cursor goes on, so many times as
+/// many; and at most.
+const CHUNK_ENTRIES: usize = 4;
+const CHUNK_GROWTH: usize = 4;
 const CHUNK_ENTRIES_MAX: usize = 128;
+
+/// An entry that shares the memory of its table.
+pub(super) trait Copied: Send {
+    fn borrowed(&self) -> EntryRef<'_>;
+
+    fn value(&self) -> Bytes;
+}
+
+impl Copied for Entry {
+    #[inline]
+    fn borrowed(&self) -> EntryRef<'_> {
+        self.borrowed()
+    }
+
+    fn value(&self) -> Bytes {
+        self.value.clone()
+    }
+}
 
 /// A table that knows the neighbours of a place.
 pub(super) trait Neighbours: Send + Sync {
+    type Item: Copied;
+
     /// Appends up to `count` entries from `start` on, ascending.
-    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>);
+    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>);
 
     /// Appends up to `count` entries up to `end`, descending.
-    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>);
+    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>);
 }
 
 /// Has the processor fetch what a walk is about to read. Keys and values lie all
 /// over memory; one after another, as a walk gets to them, they would be waited
 /// for one by one.
-fn fetch(chunk: &[Entry]) {
+fn fetch<C: Copied>(chunk: &[C]) {
     let byte = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
-    let sum = |Entry { key, value, .. }: &Entry| byte(key.first()) + byte(value.first()) + byte(value.last());
-    std::hint::black_box(chunk.iter().map(sum).sum::<usize>());
+    let sum = |EntryRef { key, value, .. }| byte(key.first()) + byte(value.first()) + byte(value.last());
+    std::hint::black_box(chunk.iter().map(Copied::borrowed).map(sum).sum::<usize>());
 }
 
 /// A chunk may miss entries that were inserted since; those are newer than
 /// whatever the reader may see.
-pub(super) struct ChunkCursor<T> {
+pub(super) struct ChunkCursor<T: Neighbours> {
     table: Arc<T>,
     /// Ascending; empty where the cursor stands nowhere.
-    chunk: Vec<Entry>,
+    chunk: Vec<T::Item>,
     at: usize,
-    /// Doubles while the cursor keeps its direction, from one entry at a seek.
+    /// Entries that were asked for last; 0 before a seek.
     chunk_entries: usize,
 }
 
@@ -50,7 +73,7 @@ impl<T: Neighbours> ChunkCursor<T> {
     }
 
     fn fill_forward(&mut self, start: Bound<Probe<'_>>) {
-        self.chunk_entries = (self.chunk_entries * 2).clamp(1, CHUNK_ENTRIES_MAX);
+        self.chunk_entries = (self.chunk_entries * CHUNK_GROWTH).clamp(CHUNK_ENTRIES, CHUNK_ENTRIES_MAX);
         self.chunk.clear();
         self.table.after(start, self.chunk_entries, &mut self.chunk);
         fetch(&self.chunk);
@@ -58,7 +81,7 @@ impl<T: Neighbours> ChunkCursor<T> {
     }
 
     fn fill_backward(&mut self, end: Bound<Probe<'_>>) {
-        self.chunk_entries = (self.chunk_entries * 2).clamp(1, CHUNK_ENTRIES_MAX);
+        self.chunk_entries = (self.chunk_entries * CHUNK_GROWTH).clamp(CHUNK_ENTRIES, CHUNK_ENTRIES_MAX);
         self.chunk.clear();
         self.table.before(end, self.chunk_entries, &mut self.chunk);
         fetch(&self.chunk);
@@ -96,7 +119,8 @@ impl<T: Neighbours> Cursor for ChunkCursor<T> {
         if self.at + 1 < self.chunk.len() {
             self.at += 1;
         } else if let Some(last) = self.chunk.pop() {
-            self.fill_forward(Bound::Excluded((&last.key, last.seq)));
+            let EntryRef { key, seq, .. } = last.borrowed();
+            self.fill_forward(Bound::Excluded((key, seq)));
         }
         Ok(())
     }
@@ -106,16 +130,18 @@ impl<T: Neighbours> Cursor for ChunkCursor<T> {
             self.at -= 1;
         } else if !self.chunk.is_empty() {
             let first = self.chunk.swap_remove(0);
-            self.fill_backward(Bound::Excluded((&first.key, first.seq)));
+            let EntryRef { key, seq, .. } = first.borrowed();
+            self.fill_backward(Bound::Excluded((key, seq)));
         }
         Ok(())
     }
 
+    #[inline]
     fn entry(&self) -> Option<EntryRef<'_>> {
-        self.chunk.get(self.at).map(Entry::borrowed)
+        self.chunk.get(self.at).map(Copied::borrowed)
     }
 
     fn value(&self) -> Bytes {
-        self.chunk.get(self.at).map(|entry| entry.value.clone()).unwrap_or_default()
+        self.chunk.get(self.at).map(Copied::value).unwrap_or_default()
     }
 }

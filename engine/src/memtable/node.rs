@@ -8,16 +8,21 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::contents::Contents;
-use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal, head};
+use super::cursor::Copied;
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal, long_head};
 
 /// An internal key, borrowed.
 pub(super) type Probe<'k> = (&'k [u8], SequenceNumber);
 
+/// Bytes of a key that are in its head.
+const HEAD_BYTES: usize = 16;
+
 /// A version, found by its internal key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Version {
-    /// Decides most comparisons without a look at the key, which lies elsewhere.
-    head: u64,
+    /// The first [`HEAD_BYTES`] of the key: decides comparisons without a look at the
+    /// key, which lies elsewhere, but for those of long keys that begin alike.
+    head: u128,
     seq: SequenceNumber,
     key_len: u32,
     kind: ValueKind,
@@ -31,7 +36,7 @@ impl Version {
         let EntryRef { key, seq, kind, value, .. } = *entry;
         let pair = contents.copy(key, value);
         // Keys are at most 64 KiB long.
-        Version { head: head(key), seq, key_len: key.len() as u32, kind, pair }
+        Version { head: long_head(key), seq, key_len: key.len() as u32, kind, pair }
     }
 
     #[inline]
@@ -47,29 +52,54 @@ impl Version {
     }
 }
 
+impl Copied for (Version, Expiry) {
+    #[inline]
+    fn borrowed(&self) -> EntryRef<'_> {
+        let (Version { seq, key_len, kind, pair, .. }, expires_at) = self;
+        let (key, value) = pair.split_at(*key_len as usize);
+        EntryRef { key, seq: *seq, kind: *kind, expires_at: *expires_at, value }
+    }
+
+    fn value(&self) -> Bytes {
+        self.0.pair.slice(self.0.key_len as usize..)
+    }
+}
+
 /// An internal key to search for.
 #[derive(Clone, Copy)]
 pub(super) struct Sought<'k> {
-    head: u64,
+    head: u128,
     probe: Probe<'k>,
 }
 
 impl<'k> From<Probe<'k>> for Sought<'k> {
     fn from(probe: Probe<'k>) -> Self {
-        Sought { head: head(probe.0), probe }
+        Sought { head: long_head(probe.0), probe }
     }
 }
 
 /// Lets a map be searched with a borrowed key, without allocating.
 pub(super) trait AsInternal {
-    fn head(&self) -> u64;
+    fn head(&self) -> u128;
+    fn key_len(&self) -> usize;
+    fn seq(&self) -> SequenceNumber;
     fn internal(&self) -> Probe<'_>;
 }
 
 impl AsInternal for Version {
     #[inline]
-    fn head(&self) -> u64 {
+    fn head(&self) -> u128 {
         self.head
+    }
+
+    #[inline]
+    fn key_len(&self) -> usize {
+        self.key_len as usize
+    }
+
+    #[inline]
+    fn seq(&self) -> SequenceNumber {
+        self.seq
     }
 
     #[inline]
@@ -80,8 +110,18 @@ impl AsInternal for Version {
 
 impl AsInternal for Sought<'_> {
     #[inline]
-    fn head(&self) -> u64 {
+    fn head(&self) -> u128 {
         self.head
+    }
+
+    #[inline]
+    fn key_len(&self) -> usize {
+        self.probe.0.len()
+    }
+
+    #[inline]
+    fn seq(&self) -> SequenceNumber {
+        self.probe.1
     }
 
     #[inline]
@@ -92,7 +132,11 @@ impl AsInternal for Sought<'_> {
 
 #[inline]
 fn compare<A: AsInternal + ?Sized, B: AsInternal + ?Sized>(a: &A, b: &B) -> Ordering {
-    a.head().cmp(&b.head()).then_with(|| compare_internal(a.internal(), b.internal()))
+    a.head().cmp(&b.head()).then_with(|| match a.key_len().max(b.key_len()) {
+        // Of two that differ in nothing but zeros at the end, the shorter comes first.
+        ..=HEAD_BYTES => a.key_len().cmp(&b.key_len()).then_with(|| b.seq().cmp(&a.seq())),
+        _ => compare_internal(a.internal(), b.internal()),
+    })
 }
 
 impl Ord for Version {

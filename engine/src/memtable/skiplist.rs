@@ -77,20 +77,22 @@ impl Memtable for SkipListMemtable {
 }
 
 impl Neighbours for SkipListMemtable {
-    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
+    type Item = (Version, Expiry);
+
+    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
         let guard = epoch::pin();
         let start = start.map(Sought::from);
         let first = self.list.lower_bound::<dyn AsInternal>(erased(&start), &guard);
         let found = std::iter::successors(first, |entry| entry.next());
-        entries.extend(found.take(count).map(|entry| entry.key().entry(*entry.value())));
+        entries.extend(found.take(count).map(|entry| (entry.key().clone(), *entry.value())));
     }
 
     // Links lead forward alone: each step is a search.
-    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
+    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
         let guard = epoch::pin();
         let end = end.map(Sought::from);
         let last = self.list.upper_bound::<dyn AsInternal>(erased(&end), &guard);
         let found = std::iter::successors(last, |entry| entry.prev());
-        entries.extend(found.take(count).map(|entry| entry.key().entry(*entry.value())));
+        entries.extend(found.take(count).map(|entry| (entry.key().clone(), *entry.value())));
     }
 }

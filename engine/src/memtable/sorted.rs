@@ -58,12 +58,14 @@ impl Memtable for SortedMemtable {
 }
 
 impl Neighbours for SortedMemtable {
-    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
-        entries.extend(range(&read(&self.inner).map, start, Bound::Unbounded).take(count).map(entry));
+    type Item = (Version, Expiry);
+
+    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
+        entries.extend(range(&read(&self.inner).map, start, Bound::Unbounded).take(count).map(copy));
     }
 
-    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
-        entries.extend(range(&read(&self.inner).map, Bound::Unbounded, end).rev().take(count).map(entry));
+    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
+        entries.extend(range(&read(&self.inner).map, Bound::Unbounded, end).rev().take(count).map(copy));
     }
 }
 
@@ -76,6 +78,6 @@ fn range<'m>(
     map.range::<dyn AsInternal, _>((erased(&start), erased(&end)))
 }
 
-fn entry((version, expires_at): (&Version, &Expiry)) -> Entry {
-    version.entry(*expires_at)
+fn copy((version, expires_at): (&Version, &Expiry)) -> (Version, Expiry) {
+    (version.clone(), *expires_at)
 }

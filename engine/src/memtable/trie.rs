@@ -42,6 +42,8 @@ pub struct TrieMemtable {
 }
 
 impl Neighbours for TrieMemtable {
+    type Item = Entry;
+
     fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
         walk::after(&read(&self.tree), start, count, entries);
     }

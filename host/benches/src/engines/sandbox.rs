@@ -3,19 +3,13 @@
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::PathBuf;
 
+use duramen::api::{FIRST_PAGE_BYTES, next_page_bytes};
 use duramen::{Database, Durability, KeyspaceId, ScanRange, WriteBatch};
 use duramen_host::{Sandbox, SandboxOptions};
 
 use super::native::{durability, keyspace_options, options, run_count, runs, settle, written};
 use super::{Engine, Run, Setup, Show, Written};
 use crate::Result;
-
-/// Bytes of the first page of a scan, which may be the only one; each is four
-/// times as long as the one before.
-const FIRST_PAGE_BYTES: usize = 1 << 10;
-
-/// Bytes of the longest page.
-const PAGE_BYTES_MAX: usize = 64 << 10;
 
 struct Sandboxed {
     sandbox: Sandbox,
@@ -55,7 +49,7 @@ impl Sandboxed {
                     return Ok(());
                 }
             }
-            page_bytes = (4 * page_bytes).min(PAGE_BYTES_MAX);
+            page_bytes = next_page_bytes(page_bytes);
         }
     }
 }
