@@ -264,6 +264,15 @@ impl MergeCursor {
         Ok(())
     }
 
+    /// Moves the source under the cursor, which walks forward, on to the first entry from
+    /// an internal key on; the others stand where they stood.
+    pub fn seek_on(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        self.sources[current].cursor().seek(key, seq)?;
+        self.play(current);
+        Ok(())
+    }
+
     /// Moves the current source one step and, where the direction turns, all
     /// other sources to the other side of the entry left behind.
     fn step(&mut self, forward: bool) -> Result<()> {

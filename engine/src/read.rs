@@ -370,7 +370,7 @@ impl RowCursor {
                 passed += 1;
                 match passed % VERSIONS_PASSED_MAX {
                     // After every version of the key, as no sequence number is 0.
-                    0 => self.merge.seek(&self.key, SequenceNumber(0))?,
+                    0 => self.merge.seek_on(&self.key, SequenceNumber(0))?,
                     _ => self.merge.next()?,
                 }
                 continue;
@@ -388,7 +388,7 @@ impl RowCursor {
                 match passed % VERSIONS_PASSED_MAX {
                     0 => {
                         let key = entry.key.to_vec();
-                        self.merge.seek(&key, self.moment.seq)?;
+                        self.merge.seek_on(&key, self.moment.seq)?;
                     }
                     _ => self.merge.next()?,
                 }
