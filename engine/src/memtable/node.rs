@@ -1,24 +1,21 @@
-//! What an ordered map keeps of a version, and how it is found again: by the
-//! version itself, or by a borrowed internal key without allocating.
+//! What an ordered map keeps of a version, and how it is found again.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::ops::Bound;
 
 use bytes::Bytes;
 
 use super::contents::Contents;
 use super::cursor::Copied;
-use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal, long_head};
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, long_head};
 
 /// An internal key, borrowed.
 pub(super) type Probe<'k> = (&'k [u8], SequenceNumber);
 
 /// Bytes of a key that are in its head.
-const HEAD_BYTES: usize = 16;
+const HEAD_BYTES: u32 = 16;
 
 /// A version, found by its internal key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Version {
     /// The first [`HEAD_BYTES`] of the key: decides comparisons without a look at the
     /// key, which lies elsewhere, but for those of long keys that begin alike.
@@ -39,6 +36,15 @@ impl Version {
         Version { head: long_head(key), seq, key_len: key.len() as u32, kind, pair }
     }
 
+    /// What an internal key is searched for with; it is not to be inserted.
+    #[inline]
+    pub fn sought((key, seq): Probe<'_>) -> Version {
+        let key_len = key.len() as u32;
+        let pair = if key_len > HEAD_BYTES { Bytes::copy_from_slice(key) } else { Bytes::new() };
+        Version { head: long_head(key), seq, key_len, kind: ValueKind::Put, pair }
+    }
+
+    /// The key; not of one that is [sought](Version::sought).
     #[inline]
     pub fn key(&self) -> &[u8] {
         &self.pair[..self.key_len as usize]
@@ -65,84 +71,15 @@ impl Copied for (Version, Expiry) {
     }
 }
 
-/// An internal key to search for.
-#[derive(Clone, Copy)]
-pub(super) struct Sought<'k> {
-    head: u128,
-    probe: Probe<'k>,
-}
-
-impl<'k> From<Probe<'k>> for Sought<'k> {
-    fn from(probe: Probe<'k>) -> Self {
-        Sought { head: long_head(probe.0), probe }
-    }
-}
-
-/// Lets a map be searched with a borrowed key, without allocating.
-pub(super) trait AsInternal {
-    fn head(&self) -> u128;
-    fn key_len(&self) -> usize;
-    fn seq(&self) -> SequenceNumber;
-    fn internal(&self) -> Probe<'_>;
-}
-
-impl AsInternal for Version {
-    #[inline]
-    fn head(&self) -> u128 {
-        self.head
-    }
-
-    #[inline]
-    fn key_len(&self) -> usize {
-        self.key_len as usize
-    }
-
-    #[inline]
-    fn seq(&self) -> SequenceNumber {
-        self.seq
-    }
-
-    #[inline]
-    fn internal(&self) -> Probe<'_> {
-        (self.key(), self.seq)
-    }
-}
-
-impl AsInternal for Sought<'_> {
-    #[inline]
-    fn head(&self) -> u128 {
-        self.head
-    }
-
-    #[inline]
-    fn key_len(&self) -> usize {
-        self.probe.0.len()
-    }
-
-    #[inline]
-    fn seq(&self) -> SequenceNumber {
-        self.probe.1
-    }
-
-    #[inline]
-    fn internal(&self) -> Probe<'_> {
-        self.probe
-    }
-}
-
-#[inline]
-fn compare<A: AsInternal + ?Sized, B: AsInternal + ?Sized>(a: &A, b: &B) -> Ordering {
-    a.head().cmp(&b.head()).then_with(|| match a.key_len().max(b.key_len()) {
-        // Of two that differ in nothing but zeros at the end, the shorter comes first.
-        ..=HEAD_BYTES => a.key_len().cmp(&b.key_len()).then_with(|| b.seq().cmp(&a.seq())),
-        _ => compare_internal(a.internal(), b.internal()),
-    })
-}
-
 impl Ord for Version {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(self, other)
+        let keys = || match self.key_len.min(other.key_len) {
+            // It is what the other begins with.
+            ..=HEAD_BYTES => self.key_len.cmp(&other.key_len),
+            _ => self.key().cmp(other.key()),
+        };
+        self.head.cmp(&other.head).then_with(keys).then_with(|| other.seq.cmp(&self.seq))
     }
 }
 
@@ -153,37 +90,43 @@ impl PartialOrd for Version {
     }
 }
 
-impl<'a> Borrow<dyn AsInternal + 'a> for Version {
-    fn borrow(&self) -> &(dyn AsInternal + 'a) {
-        self
-    }
-}
-
-impl Ord for dyn AsInternal + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare(self, other)
-    }
-}
-
-impl PartialOrd for dyn AsInternal + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for dyn AsInternal + '_ {
+impl PartialEq for Version {
     fn eq(&self, other: &Self) -> bool {
-        self.internal() == other.internal()
+        self.cmp(other).is_eq()
     }
 }
 
-impl Eq for dyn AsInternal + '_ {}
+impl Eq for Version {}
 
-/// An end of a range, as a map takes it.
-pub(super) fn erased<'b, 'k>(bound: &'b Bound<Sought<'k>>) -> Bound<&'b (dyn AsInternal + 'k)> {
-    match bound {
-        Bound::Included(key) => Bound::Included(key),
-        Bound::Excluded(key) => Bound::Excluded(key),
-        Bound::Unbounded => Bound::Unbounded,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::compare_internal;
+
+    #[test]
+    fn versions_are_ordered_as_internal_keys_are() {
+        let mut keys: Vec<Vec<u8>> = (0..40).map(|len| vec![0; len]).collect();
+        for len in [1, 15, 16, 17, 18, 33] {
+            for last in [1, 255] {
+                let mut key = vec![0; len];
+                key[len - 1] = last;
+                keys.push(key.clone());
+                keys.push([key.as_slice(), &[0]].concat());
+                keys.push([key.as_slice(), b"more than a head has room for"].concat());
+            }
+        }
+        let probes = keys.iter().flat_map(|key| [1, 7].map(|seq| (key.as_slice(), SequenceNumber(seq))));
+        let probes: Vec<Probe<'_>> = probes.collect();
+        let mut contents = Contents::default();
+        for a in &probes {
+            let (key, seq, kind, value) = (a.0, a.1, ValueKind::Put, b"value".as_slice());
+            let entry = EntryRef { key, seq, kind, expires_at: Expiry::NEVER, value };
+            let version = Version::new(&entry, &mut contents);
+            assert_eq!(version.key(), key);
+            for b in &probes {
+                assert_eq!(version.cmp(&Version::sought(*b)), compare_internal(*a, *b), "{a:?} {b:?}");
+                assert_eq!(Version::sought(*b).cmp(&version), compare_internal(*b, *a), "{b:?} {a:?}");
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use crossbeam_skiplist::SkipList;
 use super::Memtable;
 use super::contents::Contents;
 use super::cursor::{ChunkCursor, Neighbours};
-use super::node::{AsInternal, Probe, Sought, Version, erased};
+use super::node::{Probe, Version};
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, Expiry, SequenceNumber};
 use crate::sync::{Mutex, lock};
@@ -57,8 +57,8 @@ impl Memtable for SkipListMemtable {
 
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
         let guard = epoch::pin();
-        let start = Bound::Included(Sought::from((key, seq)));
-        let found = self.list.lower_bound::<dyn AsInternal>(erased(&start), &guard)?;
+        let start = Version::sought((key, seq));
+        let found = self.list.lower_bound(Bound::Included(&start), &guard)?;
         (found.key().key() == key).then(|| found.key().entry(*found.value()))
     }
 
@@ -81,8 +81,8 @@ impl Neighbours for SkipListMemtable {
 
     fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
         let guard = epoch::pin();
-        let start = start.map(Sought::from);
-        let first = self.list.lower_bound::<dyn AsInternal>(erased(&start), &guard);
+        let start = start.map(Version::sought);
+        let first = self.list.lower_bound(start.as_ref(), &guard);
         let found = std::iter::successors(first, |entry| entry.next());
         entries.extend(found.take(count).map(|entry| (entry.key().clone(), *entry.value())));
     }
@@ -90,8 +90,8 @@ impl Neighbours for SkipListMemtable {
     // Links lead forward alone: each step is a search.
     fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
         let guard = epoch::pin();
-        let end = end.map(Sought::from);
-        let last = self.list.upper_bound::<dyn AsInternal>(erased(&end), &guard);
+        let end = end.map(Version::sought);
+        let last = self.list.upper_bound(end.as_ref(), &guard);
         let found = std::iter::successors(last, |entry| entry.prev());
         entries.extend(found.take(count).map(|entry| (entry.key().clone(), *entry.value())));
     }

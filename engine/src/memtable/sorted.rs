@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Memtable;
 use super::contents::Contents;
 use super::cursor::{ChunkCursor, Neighbours};
-use super::node::{AsInternal, Probe, Sought, Version, erased};
+use super::node::{Probe, Version};
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, Expiry, SequenceNumber};
 use crate::sync::{RwLock, read, write};
@@ -74,8 +74,7 @@ fn range<'m>(
     start: Bound<Probe<'_>>,
     end: Bound<Probe<'_>>,
 ) -> impl DoubleEndedIterator<Item = (&'m Version, &'m Expiry)> {
-    let (start, end) = (start.map(Sought::from), end.map(Sought::from));
-    map.range::<dyn AsInternal, _>((erased(&start), erased(&end)))
+    map.range((start.map(Version::sought), end.map(Version::sought)))
 }
 
 fn copy((version, expires_at): (&Version, &Expiry)) -> (Version, Expiry) {
