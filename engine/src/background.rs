@@ -149,6 +149,8 @@ impl Background {
             Ok(Step::Part) => {}
             Ok(Step::Idle | Step::Finished) => *trouble = None,
             Err(error) => {
+                // Room may be all that it lacks.
+                core.trash.empty();
                 match lane {
                     Lane::Flush => drop(core.counters.flush_failures.fetch_add(1, Relaxed)),
                     Lane::Compaction => drop(core.counters.compaction_failures.fetch_add(1, Relaxed)),
@@ -190,6 +192,7 @@ impl Background {
                 self.step(core, Lane::Flush, STEP)?;
             }
         }
+        core.trash.empty();
         Ok(())
     }
 
@@ -207,6 +210,7 @@ impl Background {
                 return Err(error);
             }
             if lane.wanted.is_empty() {
+                core.trash.empty();
                 return Ok(());
             }
             drop(lane);
@@ -256,6 +260,12 @@ impl Background {
     /// Works for about `budget` in all lanes; compactions come last, and go on
     /// where flushes fail: they may free the space that these lack.
     pub fn maintain(&self, core: &Core, budget: Budget) -> Result<Progress> {
+        let progress = self.work_slices(core, budget);
+        core.trash.empty();
+        progress
+    }
+
+    fn work_slices(&self, core: &Core, budget: Budget) -> Result<Progress> {
         let logged = self.step(core, Lane::Log, budget);
         let mut left = budget.bytes.max(1);
         while left > 0 {
@@ -386,9 +396,10 @@ impl Background {
         let pressure = core.stalls.pressure().map_or(0, |(_, pressure)| pressure);
         let per_byte = WORK_PER_BYTE + (WORK_PER_BYTE_MAX - WORK_PER_BYTE) * pressure / HARD;
         let debt = self.debt.fetch_add(bytes * per_byte, Relaxed) + bytes * per_byte;
-        if debt >= SLICE_BYTES {
+        // One of the two: either takes a while.
+        if debt >= SLICE_BYTES && !core.trash.pay(debt / per_byte) {
             self.debt.store(0, Relaxed);
-            let _ = self.maintain(core, Budget::bytes(debt));
+            let _ = self.work_slices(core, Budget::bytes(debt));
         }
     }
 

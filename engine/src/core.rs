@@ -18,7 +18,7 @@ use crate::keyspace::{Keyspace, View};
 use crate::manifest::{self, Manifest};
 use crate::merge_operator::{self, BuiltIn, MergeOperator};
 use crate::open_wals::OpenWals;
-use crate::options::{Background, KeyspaceOptions, Options};
+use crate::options::{KeyspaceOptions, Options};
 use crate::snapshots::Snapshots;
 use crate::sstable::{Cache, TableMeta};
 use crate::stall::{Buffered, Stalls};
@@ -26,6 +26,7 @@ use crate::stats::JobStats;
 use crate::storage::{Lock, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::sync::{Condvar, Mutex, RwLock, lock, read, write};
+use crate::trash::Trash;
 use crate::version::{TableHandle, Version};
 
 /// The shared state of an open database.
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub stalls: Stalls,
     /// Compactions that are done, the last one at the end.
     pub jobs: Mutex<VecDeque<JobStats>>,
+    pub trash: Arc<Trash>,
     pub work: Signal,
     pub progress: Signal,
     /// Highest sequence number that readers may see.
@@ -80,7 +82,9 @@ pub(crate) struct Parts {
 
 impl Core {
     pub fn new(parts: Parts) -> Core {
+        let trash = Trash::new(Arc::clone(&parts.storage), !parts.options.threaded());
         Core {
+            trash: Arc::new(trash),
             database_id: parts.manifest.current().database_id,
             names_durable: parts.manifest.current().names_durable,
             storage: parts.storage,
@@ -107,8 +111,7 @@ impl Core {
 
     /// True if worker threads do the background work.
     pub fn threaded(&self) -> bool {
-        let threads = self.options.background == Background::Threads && !cfg!(target_family = "wasm");
-        threads && !self.options.read_only
+        self.options.threaded()
     }
 
     pub fn new_file(&self) -> FileNumber {
@@ -166,6 +169,7 @@ impl Core {
     /// Refuses calls from now on, and lets another opener in.
     pub fn close(&self) {
         self.closed.store(true, Release);
+        self.trash.close();
         *lock(&self.lock) = None;
     }
 
@@ -302,9 +306,10 @@ impl Core {
         keyspace.drop_contents();
         write(&self.catalog).remove(&keyspace.id);
         if self.names_durable {
-            view.version.tables().for_each(|table| table.retire());
+            view.version.tables().for_each(|table| table.retire(&self.trash));
         }
-        drop(manifest);
+        drop((manifest, view));
+        self.trash.empty();
         self.views_changed();
         Ok(true)
     }
@@ -388,7 +393,7 @@ impl Core {
             let gone = |handle: &&Arc<TableHandle>| {
                 removed.contains(&handle.meta().number) && !kept.contains(&handle.meta().number)
             };
-            before.tables().filter(gone).for_each(|handle| handle.retire());
+            before.tables().filter(gone).for_each(|handle| handle.retire(&self.trash));
         }
         self.views_changed();
         Ok(())
@@ -403,8 +408,7 @@ impl Core {
             return;
         }
         drop(pins);
-        // What cannot be removed now is an orphan for the next open.
-        let _ = self.storage.remove(&filename::wal(number));
+        self.trash.throw(filename::wal(number));
     }
 
     /// Keeps every WAL that is there now.
@@ -456,6 +460,15 @@ impl Drop for PinnedWals<'_> {
         let waiting = std::mem::take(&mut pins.waiting);
         drop(pins);
         waiting.into_iter().for_each(|number| self.0.remove_wal(number));
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Where another writer has taken over, files are that one's.
+        if self.check_writable().is_ok() {
+            self.trash.empty();
+        }
     }
 }
 

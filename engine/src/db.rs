@@ -212,7 +212,10 @@ impl Db {
     /// As [`Db::checkpoint`].
     pub fn checkpoint_to(&self, target: Arc<dyn Storage>) -> Result<CheckpointReport> {
         let Parts { core, writes, .. } = &*self.engine.parts;
-        checkpoint::checkpoint(core, writes, &target)
+        let report = checkpoint::checkpoint(core, writes, &target);
+        // What it has held and nobody else needs.
+        core.trash.empty();
+        report
     }
 
     /// Adds a backup of what is committed now; reads and writes go on. SSTables

@@ -75,6 +75,7 @@ mod stall;
 pub mod stats;
 pub mod storage;
 mod sync;
+mod trash;
 mod verify;
 mod version;
 pub mod wal;

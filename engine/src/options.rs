@@ -149,6 +149,11 @@ impl Options {
         BatchLimits { value_bytes_max: self.value_bytes_max, batch_bytes_max: self.batch_bytes_max }
     }
 
+    /// True if worker threads do the background work.
+    pub(crate) fn threaded(&self) -> bool {
+        self.background == Background::Threads && !cfg!(target_family = "wasm") && !self.read_only
+    }
+
     /// Bytes of all memtables at which writers wait.
     pub fn write_buffer_bytes(&self) -> usize {
         let memtables = if cfg!(target_family = "wasm") { 2 } else { 4 };

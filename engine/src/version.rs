@@ -21,8 +21,8 @@ use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
 use crate::sstable::{Cache, StoredPage, Stretch, Table, TableCursor, TableMeta};
 use crate::storage::Storage;
-use crate::sync::atomic::AtomicBool;
 use crate::sync::{Mutex, lock};
+use crate::trash::Trash;
 
 /// A live SSTable, opened when it is first read.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ pub struct TableHandle {
     table: OnceLock<Arc<Table>>,
     /// Held while it is being opened.
     opening: Mutex<()>,
-    obsolete: AtomicBool,
+    /// Where the file goes when nobody holds the handle any more; nowhere until then.
+    obsolete: OnceLock<Arc<Trash>>,
 }
 
 impl TableHandle {
@@ -45,7 +46,7 @@ impl TableHandle {
             cache,
             table: OnceLock::new(),
             opening: Mutex::default(),
-            obsolete: AtomicBool::new(false),
+            obsolete: OnceLock::new(),
         }
     }
 
@@ -84,16 +85,15 @@ impl TableHandle {
 
     /// Removes the file once nobody holds the handle any more. The edit that
     /// removes the table must be durable.
-    pub fn retire(&self) {
-        self.obsolete.store(true, Relaxed);
+    pub(crate) fn retire(&self, trash: &Arc<Trash>) {
+        self.obsolete.get_or_init(|| Arc::clone(trash));
     }
 }
 
 impl Drop for TableHandle {
     fn drop(&mut self) {
-        if self.obsolete.load(Relaxed) {
-            // What cannot be removed now is an orphan that the next open removes.
-            let _ = self.storage.remove(&self.path());
+        if let Some(trash) = self.obsolete.get() {
+            trash.throw(self.path());
         }
     }
 }
