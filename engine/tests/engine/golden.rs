@@ -1,12 +1,17 @@
-//! Goal: a database of format version 1, once written, is read by every later
-//! program. Method: `tests/golden/v1` holds one, written by [`write`] and never
-//! again; copies of it, on disk and in memory, are opened and compared with what
-//! the generator put there, and its SSTables are read by the parquet crate.
+//! Goal: a database, once written, is read by every later program. Method: the
+//! directories in `tests/golden` hold one each, written by [`write`] and never again;
+//! copies of them, on disk and in memory, are opened and compared with what the
+//! generator put there, and their SSTables are read by the parquet crate.
 //!
-//! A change of the generator or of the format does not change those files. A new
-//! format version gets a directory of its own, written by
-//! `DURAMEN_WRITE_GOLDEN=1 cargo test -p duramen --test engine golden`, which
-//! refuses to write over one that exists.
+//! A change of the generator or of a format does not change those files. A new format
+//! version gets a directory of its own, written by
+//! `DURAMEN_WRITE_GOLDEN=1 cargo test -p duramen --test engine golden`, which never
+//! writes over one that exists.
+//!
+//! | | what is new in it |
+//! | --- | --- |
+//! | `v1` | |
+//! | `v2` | version 2 of the private block; expiry, operands, range tombstones, a long value |
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,15 +22,64 @@ use bytes::Bytes;
 use duramen::api::Database;
 use duramen::options::Environment;
 use duramen::storage::memory::MemoryStorage;
-use duramen::{Background, Compression, Db, Durability, Options, WriteBatch};
+use duramen::{Background, Compression, Db, Durability, Expiry, KeyspaceOptions, Options, WriteBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::support::{Contents, contents, files, files_in, open};
 
-/// xxh64 of all paths, lengths and bytes in `tests/golden/v1`.
-const CHECKSUM: u64 = 0x8571_b368_e920_e210;
+/// A golden database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Golden {
+    V1,
+    V2,
+}
+
+impl Golden {
+    const ALL: [Golden; 2] = [Golden::V1, Golden::V2];
+
+    /// xxh64 of all paths, lengths and bytes.
+    fn checksum(self) -> u64 {
+        match self {
+            Golden::V1 => 0x8571_b368_e920_e210,
+            Golden::V2 => 0,
+        }
+    }
+
+    fn directory(self) -> PathBuf {
+        let name = match self {
+            Golden::V1 => "v1",
+            Golden::V2 => "v2",
+        };
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    }
+
+    /// What all keyspaces hold after so many commits.
+    fn expected(self, commits: u32) -> Contents {
+        let mut contents = expected(commits);
+        if self >= Golden::V2 {
+            let lists: [(&[u8], &[u8]); 5] =
+                [(b"k1", b"1"), (b"k4", b"4"), (b"list", b"abc"), (b"long", &LONG), (b"until", b"2200")];
+            contents.extend(lists.map(|(key, value)| ((LISTS.to_owned(), key.to_vec()), value.to_vec())));
+        }
+        contents
+    }
+
+    fn names(self) -> Vec<&'static str> {
+        let lists = (self >= Golden::V2).then_some(LISTS);
+        KEYSPACES.into_iter().chain(lists).collect()
+    }
+}
 
 const KEYSPACES: [&str; 2] = ["birds", "números"];
+
+/// The keyspace that version 2 has besides.
+const LISTS: &str = "lists";
+
+/// A value that has a page of its own.
+const LONG: [u8; 20_000] = [b'l'; 20_000];
+
+/// The first moment of the year 2200.
+const YEAR_2200: Expiry = Expiry(7_258_118_400_000);
 
 /// Number of commits, those that are in SSTables and all.
 const FLUSHED: u32 = 900;
@@ -98,8 +152,10 @@ fn expected(commits: u32) -> Contents {
 /// Writes the database: a compacted level, two runs over it, and two WALs, the
 /// first of which a recovery has ended; it is killed, not closed.
 fn write(directory: &Path) {
+    let appends = KeyspaceOptions { merge_operator: Some("append".to_owned()), ..KeyspaceOptions::default() };
     let mut db = Db::open(directory, options()).unwrap();
     let ids = KEYSPACES.map(|name| db.create_keyspace(name).unwrap());
+    let lists = db.create_keyspace_with(LISTS, &appends).unwrap();
     for n in 1..=COMMITS {
         let mut batch = WriteBatch::new();
         for (space, key, value) in commit(n) {
@@ -107,6 +163,17 @@ fn write(directory: &Path) {
                 Some(value) => batch.put(ids[space], &key, &value),
                 None => batch.delete(ids[space], &key),
             };
+        }
+        match n {
+            500 => drop(
+                batch.put(lists, b"k1", b"1").merge(lists, b"list", b"a").put(lists, b"long", &LONG).len(),
+            ),
+            700 => drop(batch.put_until(lists, b"until", b"2200", YEAR_2200).put(lists, b"k2", b"2").len()),
+            710 => drop(batch.put(lists, b"k3", b"3").put(lists, b"k5", b"5").len()),
+            800 => drop(batch.merge(lists, b"list", b"b").delete_range(lists, b"k2", b"k4").len()),
+            940 => drop(batch.merge(lists, b"list", b"c").delete_range(lists, b"k5", b"k6").len()),
+            950 => drop(batch.put(lists, b"k4", b"4").len()),
+            _ => {}
         }
         db.write(batch, Durability::Sync).unwrap();
         match n {
@@ -124,10 +191,6 @@ fn write(directory: &Path) {
     std::fs::remove_file(directory.join("LOCK")).unwrap();
 }
 
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
-}
-
 /// Paths, relative to `directory`, of all files in it.
 fn paths(directory: &Path, prefix: &str, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -141,20 +204,20 @@ fn paths(directory: &Path, prefix: &str, found: &mut Vec<String>) {
 }
 
 /// The golden files, in memory.
-fn golden() -> MemoryStorage {
-    let storage = MemoryStorage::new();
+fn stored(golden: Golden) -> MemoryStorage {
+    let (storage, directory) = (MemoryStorage::new(), golden.directory());
     let mut found = Vec::new();
-    paths(&directory(), "", &mut found);
+    paths(&directory, "", &mut found);
     for path in found {
-        storage.write(&path, std::fs::read(directory().join(&path)).unwrap());
+        storage.write(&path, std::fs::read(directory.join(&path)).unwrap());
     }
     storage
 }
 
 /// The golden files in a directory of their own.
-fn copy() -> tempfile::TempDir {
+fn copy(golden: Golden) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    for (path, bytes) in files(&golden()) {
+    for (path, bytes) in files(&stored(golden)) {
         let path = copy.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
@@ -172,63 +235,76 @@ fn check(db: &dyn Database, expected: &Contents) {
 }
 
 #[test]
-fn the_golden_database_is_written_once() {
-    if std::env::var("DURAMEN_WRITE_GOLDEN").is_ok_and(|value| value == "1") {
-        assert!(!directory().exists(), "the golden database exists; it is never written again");
-        write(&directory());
+fn golden_databases_are_written_once() {
+    for golden in Golden::ALL {
+        let directory = golden.directory();
+        if std::env::var("DURAMEN_WRITE_GOLDEN").is_ok_and(|value| value == "1") && !directory.exists() {
+            write(&directory);
+        }
+        let mut hashed = Vec::new();
+        for (path, bytes) in &files(&stored(golden)) {
+            hashed.extend_from_slice(path.as_bytes());
+            hashed.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            hashed.extend_from_slice(bytes);
+        }
+        let checksum = xxhash_rust::xxh64::xxh64(&hashed, 0);
+        assert_eq!(checksum, golden.checksum(), "files of {golden:?} have changed: {checksum:#018x}");
+        assert!(hashed.len() < 200 << 10, "{} bytes", hashed.len());
     }
-    let files = files(&golden());
-    let mut hashed = Vec::new();
-    for (path, bytes) in &files {
-        hashed.extend_from_slice(path.as_bytes());
-        hashed.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-        hashed.extend_from_slice(bytes);
+}
+
+#[test]
+fn they_open_in_memory_and_are_complete() {
+    for golden in Golden::ALL {
+        let db = open(&stored(golden), options()).unwrap();
+        check(&db, &golden.expected(COMMITS));
+        let stats = db.stats().unwrap();
+        assert_eq!(stats.last_sequence, u64::from(COMMITS));
+        assert_eq!(stats.recovered_commits, u64::from(COMMITS - FLUSHED));
+        assert_eq!((stats.wal_files, stats.recovered_bytes_dropped), (2, 0));
+        let names: Vec<&str> = stats.keyspaces.iter().map(|keyspace| &*keyspace.name).collect();
+        assert_eq!(names, golden.names());
+        let runs = &stats.keyspaces[0].runs;
+        assert_eq!(runs.iter().map(|run| run.files).collect::<Vec<_>>(), [1, 1, 2], "{runs:?}");
+        assert!(runs[0].tombstones > 0, "{runs:?}");
     }
-    let checksum = xxhash_rust::xxh64::xxh64(&hashed, 0);
-    assert_eq!(checksum, CHECKSUM, "golden files have changed: {checksum:#018x}");
-    assert!(hashed.len() < 200 << 10, "{} bytes", hashed.len());
 }
 
 #[test]
-fn it_opens_in_memory_and_is_complete() {
-    let storage = golden();
-    let db = open(&storage, options()).unwrap();
-    check(&db, &expected(COMMITS));
-    let stats = db.stats().unwrap();
-    assert_eq!(stats.last_sequence, u64::from(COMMITS));
-    assert_eq!(stats.recovered_commits, u64::from(COMMITS - FLUSHED));
-    assert_eq!((stats.wal_files, stats.recovered_bytes_dropped), (2, 0));
-    let names: Vec<&str> = stats.keyspaces.iter().map(|keyspace| &*keyspace.name).collect();
-    assert_eq!(names, KEYSPACES);
-    let runs = &stats.keyspaces[0].runs;
-    assert_eq!(runs.iter().map(|run| run.files).collect::<Vec<_>>(), [1, 1, 2], "{runs:?}");
-    assert!(runs[2].files > 1 && runs[0].tombstones > 0, "{runs:?}");
+fn they_open_from_disk_and_go_on() {
+    for golden in Golden::ALL {
+        let copy = copy(golden);
+        let mut expected = golden.expected(COMMITS);
+        let db = Db::open(copy.path(), Options::default()).unwrap();
+        check(&db, &expected);
+        let birds = db.keyspace("birds").unwrap();
+        birds.put(b"new", b"value").unwrap();
+        expected.insert(("birds".into(), b"new".to_vec()), b"value".to_vec());
+        db.compact().unwrap();
+        check(&db, &expected);
+        db.close().unwrap();
+        drop((birds, db));
+        check(&Db::open(copy.path(), Options::default()).unwrap(), &expected);
+    }
 }
 
 #[test]
-fn it_opens_from_disk_and_goes_on() {
-    let copy = copy();
-    let mut expected = expected(COMMITS);
-    let db = Db::open(copy.path(), Options::default()).unwrap();
-    check(&db, &expected);
-    let birds = db.keyspace("birds").unwrap();
-    birds.put(b"new", b"value").unwrap();
-    expected.insert(("birds".into(), b"new".to_vec()), b"value".to_vec());
-    db.compact().unwrap();
-    check(&db, &expected);
-    db.close().unwrap();
-    drop((birds, db));
-    check(&Db::open(copy.path(), Options::default()).unwrap(), &expected);
+fn other_readers_find_in_their_sstables_what_was_flushed() {
+    for golden in Golden::ALL {
+        let live = read_by_another(&stored(golden)).into_iter();
+        let live = live.filter_map(|(key, (_, value))| Some((key, value?)));
+        assert!(live.collect::<Contents>() == expected(FLUSHED), "{golden:?}");
+    }
 }
 
-#[test]
-fn other_readers_find_in_its_sstables_what_was_flushed() {
-    let storage = golden();
-    // The newest version of each key: its sequence number and value.
-    type Version = (i64, Option<Vec<u8>>);
+/// A version of a key: its sequence number, and its value.
+type Version = (i64, Option<Vec<u8>>);
+
+/// The newest version of each key in the tables of [`KEYSPACES`].
+fn read_by_another(storage: &MemoryStorage) -> BTreeMap<(String, Vec<u8>), Version> {
     let mut newest: BTreeMap<(String, Vec<u8>), Version> = BTreeMap::new();
     for (id, name) in (1..).zip(KEYSPACES) {
-        let paths = files_in(&storage, &format!("sst/{id}/"));
+        let paths = files_in(storage, &format!("sst/{id}/"));
         assert!(paths.len() >= 3, "{paths:?}");
         for path in paths {
             let bytes = Bytes::from(storage.read(&path).unwrap());
@@ -250,6 +326,5 @@ fn other_readers_find_in_its_sstables_what_was_flushed() {
             }
         }
     }
-    let live = newest.into_iter().filter_map(|(key, (_, value))| Some((key, value?)));
-    assert!(live.collect::<Contents>() == expected(FLUSHED));
+    newest
 }

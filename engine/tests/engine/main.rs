@@ -9,6 +9,7 @@ mod golden;
 mod kept_rows;
 mod limits;
 mod model;
+mod page_copies;
 mod pictures;
 mod random;
 mod range_deletes;

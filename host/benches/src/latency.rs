@@ -7,6 +7,7 @@ use crate::Result;
 use crate::args::count;
 use crate::bench::{Bench, histogram, nanos};
 use crate::data::{Random, Values, random_key};
+use crate::engines::Kind;
 
 /// Sleeping is not exact; closer to the moment than this, the clock is watched.
 const SLEEP_SLACK: Duration = Duration::from_micros(200);
@@ -27,9 +28,10 @@ pub struct Arguments {
     /// Puts of 16 KiB in a second
     #[arg(long, default_value = "2k", value_parser = count)]
     large_rate: u64,
-    /// Bytes in memory before a flush, in MiB
-    #[arg(long, default_value_t = 64)]
-    write_buffer: usize,
+    /// Bytes in memory before a flush, in MiB, instead of what each engine has by default:
+    /// 64, and 16 in a sandbox
+    #[arg(long)]
+    write_buffer: Option<usize>,
 }
 
 /// A load on a database of its own.
@@ -52,7 +54,8 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
 
 fn put(bench: &mut Bench, arguments: &Arguments, load: &Load) -> Result<()> {
     let mut setup = bench.setup("latency");
-    setup.write_buffer_bytes = arguments.write_buffer << 20;
+    let usual = if bench.subject() == Kind::Sandbox.name() { 16 } else { 64 };
+    setup.write_buffer_bytes = arguments.write_buffer.unwrap_or(usual) << 20;
     let engine = bench.open(&setup)?;
     let mut values = Values::new(load.value_bytes);
     bench.each(&format!("{}: fill", load.name), load.entries, |number| {
@@ -81,6 +84,11 @@ fn put(bench: &mut Bench, arguments: &Arguments, load: &Load) -> Result<()> {
     })?;
     let seconds = start.elapsed().as_secs_f64();
     bench.note_latency(load.name, &times);
+    if load.rate.is_some() {
+        let micros = |nanos: u64| nanos as f64 / 1e3;
+        bench.note(format!("{}: p99.9", load.name), "us", micros(times.value_at_quantile(0.999)));
+        bench.note(format!("{}: longest", load.name), "us", micros(times.max()));
+    }
     bench.note(format!("{}: puts", load.name), "k/s", done as f64 / seconds / 1e3);
     if let (Some(before), Some(after)) = (before, engine.written()?) {
         let compacted = (after.compaction_bytes - before.compaction_bytes) as f64;
