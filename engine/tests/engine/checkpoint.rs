@@ -14,7 +14,7 @@ use duramen::storage::memory::MemoryStorage;
 use duramen::storage::{AppendFile, DirSync, Lock, ReadFile, Storage, SyncFile};
 use duramen::{Background, Db, Durability, Error, KeyspaceOptions, Options, Result, WriteBatch};
 
-use crate::support::{contents, files, files_in, kind, open, small};
+use crate::support::{contents, files, files_in, kind, open, settle, small};
 
 /// Several levels, what only the log holds, every kind of operation.
 fn fill(db: &Db) {
@@ -255,6 +255,7 @@ fn what_holds_anything_is_refused_untouched() {
     let storage = MemoryStorage::new();
     let db = open(&storage, small()).unwrap();
     fill(&db);
+    settle(&db);
     let refuse = |target: &MemoryStorage| {
         let before = files(target);
         let error = db.checkpoint_to(Arc::new(target.clone())).unwrap_err();
