@@ -164,7 +164,7 @@ fn damage_is_found_by_verify() {
     // And of what changes beneath it.
     let copy = storage.deep_clone();
     let db = open(&copy, read_only()).unwrap();
-    let wal = files_in(&copy, "wal/").remove(0);
+    let wal = files_in(&copy, "wal/").pop().unwrap();
     let mut bytes = copy.read(&wal).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
