@@ -66,6 +66,8 @@ struct Writer {
     wal: Option<Wal>,
     /// What was left in memory when the end of the WAL was prepared last.
     prepared_at: Option<usize>,
+    /// Bytes of batches since it was looked how much is in memory.
+    unlooked_bytes: usize,
     last_seq: SequenceNumber,
     /// True once the log is sealed for good.
     closed: bool,
@@ -95,6 +97,10 @@ const LEAD: u8 = 2;
 /// Somebody has committed it.
 const GO: u8 = 3;
 
+/// How often it is looked, while a memtable fills with entries of some length, whether it
+/// is full.
+const LOOKS_PER_MEMTABLE: usize = 256;
+
 /// How often a commit looks whether its turn has come before it sleeps: for as long as a
 /// small commit takes, as waking one that sleeps takes longer than that.
 const LOOKS: u32 = if cfg!(feature = "shuttle") { 1 } else { 300 };
@@ -102,7 +108,7 @@ const LOOKS: u32 = if cfg!(feature = "shuttle") { 1 } else { 300 };
 impl WritePath {
     /// The write path of a database whose last commit is `last_seq`.
     pub fn new(last_seq: SequenceNumber) -> Self {
-        let writer = Writer { wal: None, prepared_at: None, last_seq, closed: false };
+        let writer = Writer { wal: None, prepared_at: None, unlooked_bytes: 0, last_seq, closed: false };
         WritePath { queue: Mutex::default(), writer: Mutex::new(writer) }
     }
 
@@ -256,10 +262,14 @@ impl Writer {
         let valid = reads.try_for_each(|reads| reads.validate(core));
         let outcome = valid.and_then(|()| self.append(core, group));
         if outcome.is_ok() {
-            self.apply(core, group);
-            // A failure here is no failure of the commit: the memtable stays,
-            // and the next commit tries again.
-            let _ = self.freeze_full(core);
+            self.unlooked_bytes = self.unlooked_bytes.saturating_add(self.apply(core, group));
+            // To look takes as long as there are keyspaces.
+            if self.unlooked_bytes >= core.options.memtable_bytes / LOOKS_PER_MEMTABLE {
+                // A failure here is no failure of the commit: the memtable stays,
+                // and the next commit tries again.
+                let frozen = self.freeze_full(core);
+                self.unlooked_bytes = if frozen.is_ok() { 0 } else { usize::MAX };
+            }
         }
         for request in group {
             let told = match &outcome {
@@ -289,8 +299,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Brings the batches into the memtables, then makes them visible.
-    fn apply(&mut self, core: &Core, group: &[&Request]) {
+    /// Brings the batches into the memtables, then makes them visible; answers their
+    /// bytes.
+    fn apply(&mut self, core: &Core, group: &[&Request]) -> usize {
         let wal = self.wal.as_ref().map_or(FileNumber(0), Wal::number);
         let mut target: Option<(Arc<Keyspace>, Arc<Memory>)> = None;
         let mut bytes = 0;
@@ -317,6 +328,7 @@ impl Writer {
         core.visible.store(self.last_seq.0, Release);
         core.counters.commits.fetch_add(group.len() as u64, Relaxed);
         core.counters.bytes_committed.fetch_add(bytes as u64, Relaxed);
+        bytes
     }
 
     /// The WAL to append to, durable and listed in the manifest.

@@ -27,21 +27,20 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Copies a key and the value after it, as one, which keeps its chunk alive.
-    pub fn copy(&mut self, key: &[u8], value: &[u8]) -> Bytes {
-        let bytes = key.len() + value.len();
+    /// Copies a key, the value after it, and what comes after that, as one, which keeps
+    /// its chunk alive.
+    pub fn copy(&mut self, key: &[u8], value: &[u8], rest: &[u8]) -> Bytes {
+        let bytes = key.len() + value.len() + rest.len();
         if bytes > PAIR_BYTES_MAX {
             let mut own = self.allocate(bytes);
-            own.put_slice(key);
-            own.put_slice(value);
+            [key, value, rest].into_iter().for_each(|part| own.put_slice(part));
             return own.freeze();
         }
         if self.chunk.capacity() < bytes {
             self.chunk_bytes = (self.chunk_bytes * 2).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX).max(bytes);
             self.chunk = self.allocate(self.chunk_bytes);
         }
-        self.chunk.put_slice(key);
-        self.chunk.put_slice(value);
+        [key, value, rest].into_iter().for_each(|part| self.chunk.put_slice(part));
         self.chunk.split().freeze()
     }
 
@@ -68,7 +67,7 @@ mod tests {
             let key = vec![number as u8; number % 50];
             let value = vec![!number as u8; if number % 100 == 0 { 40 * number } else { number % 300 }];
             bytes += key.len() + value.len();
-            pairs.push((contents.copy(&key, &value), [key, value].concat()));
+            pairs.push((contents.copy(&key, &value, &[]), [key, value].concat()));
         }
         for (pair, model) in &pairs {
             assert_eq!(pair, model);

@@ -1,6 +1,7 @@
 //! What an ordered map keeps of a version, and how it is found again.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -17,23 +18,27 @@ const HEAD_BYTES: u32 = 16;
 /// A version, found by its internal key.
 #[derive(Clone, Debug)]
 pub(super) struct Version {
-    /// The first [`HEAD_BYTES`] of the key: decides comparisons without a look at the
-    /// key, which lies elsewhere, but for those of long keys that begin alike.
-    head: u128,
+    /// The first [`HEAD_BYTES`] of the key, as two integers: they decide comparisons
+    /// without a look at the key, which lies elsewhere, but for those of long keys that
+    /// begin alike.
+    head: [u64; 2],
     seq: SequenceNumber,
     key_len: u32,
     kind: ValueKind,
-    /// The key, and the value after it.
+    expires: bool,
+    /// The key, the value after it, and after that the time of expiry, if there is one.
     pair: Bytes,
 }
 
 impl Version {
-    /// `entry` but for its expiry, with a copy of its key and value.
+    /// `entry`, with a copy of its key and value.
     pub fn new(entry: &EntryRef<'_>, contents: &mut Contents) -> Version {
-        let EntryRef { key, seq, kind, value, .. } = *entry;
-        let pair = contents.copy(key, value);
+        let EntryRef { key, seq, kind, expires_at, value } = *entry;
+        let expires = expires_at != Expiry::NEVER;
+        let expiry = expires_at.0.to_le_bytes();
+        let pair = contents.copy(key, value, if expires { &expiry } else { &[] });
         // Keys are at most 64 KiB long.
-        Version { head: long_head(key), seq, key_len: key.len() as u32, kind, pair }
+        Version { head: heads(key), seq, key_len: key.len() as u32, kind, expires, pair }
     }
 
     /// What an internal key is searched for with; it is not to be inserted.
@@ -41,7 +46,7 @@ impl Version {
     pub fn sought((key, seq): Probe<'_>) -> Version {
         let key_len = key.len() as u32;
         let pair = if key_len > HEAD_BYTES { Bytes::copy_from_slice(key) } else { Bytes::new() };
-        Version { head: long_head(key), seq, key_len, kind: ValueKind::Put, pair }
+        Version { head: heads(key), seq, key_len, kind: ValueKind::Put, expires: false, pair }
     }
 
     /// The key; not of one that is [sought](Version::sought).
@@ -50,24 +55,39 @@ impl Version {
         &self.pair[..self.key_len as usize]
     }
 
-    /// The entry with its expiry; its bytes are shared.
-    pub fn entry(&self, expires_at: Expiry) -> Entry {
-        let mut key = self.pair.clone();
-        let value = key.split_off(self.key_len as usize);
-        Entry { key, seq: self.seq, kind: self.kind, expires_at, value }
+    /// Where the value is, and when it expires.
+    #[inline]
+    fn value_and_expiry(&self) -> (Range<usize>, Expiry) {
+        let expiry = if self.expires { self.pair.last_chunk() } else { None };
+        let end = self.pair.len() - expiry.map_or(0, |expiry| expiry.len());
+        (
+            self.key_len as usize..end,
+            expiry.map_or(Expiry::NEVER, |expiry| Expiry(u64::from_le_bytes(*expiry))),
+        )
+    }
+
+    /// The entry; its bytes are shared.
+    pub fn entry(&self) -> Entry {
+        let (value, expires_at) = self.value_and_expiry();
+        let key = self.pair.slice(..self.key_len as usize);
+        Entry { key, seq: self.seq, kind: self.kind, expires_at, value: self.pair.slice(value) }
     }
 }
 
-impl Copied for (Version, Expiry) {
+fn heads(key: &[u8]) -> [u64; 2] {
+    let head = long_head(key);
+    [(head >> 64) as u64, head as u64]
+}
+
+impl Copied for Version {
     #[inline]
     fn borrowed(&self) -> EntryRef<'_> {
-        let (Version { seq, key_len, kind, pair, .. }, expires_at) = self;
-        let (key, value) = pair.split_at(*key_len as usize);
-        EntryRef { key, seq: *seq, kind: *kind, expires_at: *expires_at, value }
+        let (value, expires_at) = self.value_and_expiry();
+        EntryRef { key: self.key(), seq: self.seq, kind: self.kind, expires_at, value: &self.pair[value] }
     }
 
     fn value(&self) -> Bytes {
-        self.0.pair.slice(self.0.key_len as usize..)
+        self.pair.slice(self.value_and_expiry().0)
     }
 }
 
@@ -79,7 +99,8 @@ impl Ord for Version {
             ..=HEAD_BYTES => self.key_len.cmp(&other.key_len),
             _ => self.key().cmp(other.key()),
         };
-        self.head.cmp(&other.head).then_with(keys).then_with(|| other.seq.cmp(&self.seq))
+        let heads = self.head[0].cmp(&other.head[0]).then_with(|| self.head[1].cmp(&other.head[1]));
+        heads.then_with(keys).then_with(|| other.seq.cmp(&self.seq))
     }
 }
 
@@ -120,9 +141,11 @@ mod tests {
         let mut contents = Contents::default();
         for a in &probes {
             let (key, seq, kind, value) = (a.0, a.1, ValueKind::Put, b"value".as_slice());
-            let entry = EntryRef { key, seq, kind, expires_at: Expiry::NEVER, value };
+            let expires_at = if seq.0 == 7 { Expiry(7 << 40) } else { Expiry::NEVER };
+            let entry = EntryRef { key, seq, kind, expires_at, value };
             let version = Version::new(&entry, &mut contents);
-            assert_eq!(version.key(), key);
+            assert_eq!((version.borrowed(), version.entry().borrowed()), (entry, entry));
+            assert_eq!(version.value(), value);
             for b in &probes {
                 assert_eq!(version.cmp(&Version::sought(*b)), compare_internal(*a, *b), "{a:?} {b:?}");
                 assert_eq!(Version::sought(*b).cmp(&version), compare_internal(*b, *a), "{b:?} {a:?}");

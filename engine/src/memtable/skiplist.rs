@@ -13,12 +13,12 @@ use super::contents::Contents;
 use super::cursor::{ChunkCursor, Neighbours};
 use super::node::{Probe, Version};
 use crate::cursor::Cursor;
-use crate::key::{Entry, EntryRef, Expiry, SequenceNumber};
+use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::sync::{Mutex, lock};
 
 /// Bytes of an entry beside key and value: its node has a count and, on the
 /// average, two links.
-const ENTRY_BYTES: usize = size_of::<Version>() + size_of::<Expiry>() + 3 * size_of::<usize>();
+const ENTRY_BYTES: usize = size_of::<Version>() + 3 * size_of::<usize>();
 
 /// Writers that copy at once without waiting for each other.
 const SHARDS: usize = 4;
@@ -28,7 +28,7 @@ const SHARDS: usize = 4;
 pub struct SkipListMemtable {
     /// Used with guards of our own, so that a walk costs no count per entry.
     /// Nothing is ever removed, so no guard holds garbage back.
-    list: SkipList<Version, Expiry>,
+    list: SkipList<Version, ()>,
     /// Where keys and values are copied to, whichever of them is free.
     contents: [Mutex<Contents>; SHARDS],
 }
@@ -52,14 +52,14 @@ impl Memtable for SkipListMemtable {
     fn insert(&self, entry: EntryRef<'_>) {
         let version = self.version(&entry);
         let guard = epoch::pin();
-        self.list.insert(version, entry.expires_at, &guard).release(&guard);
+        self.list.insert(version, (), &guard).release(&guard);
     }
 
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
         let guard = epoch::pin();
         let start = Version::sought((key, seq));
         let found = self.list.lower_bound(Bound::Included(&start), &guard)?;
-        (found.key().key() == key).then(|| found.key().entry(*found.value()))
+        (found.key().key() == key).then(|| found.key().entry())
     }
 
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
@@ -77,14 +77,14 @@ impl Memtable for SkipListMemtable {
 }
 
 impl Neighbours for SkipListMemtable {
-    type Item = (Version, Expiry);
+    type Item = Version;
 
     fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
         let guard = epoch::pin();
         let start = start.map(Version::sought);
         let first = self.list.lower_bound(start.as_ref(), &guard);
         let found = std::iter::successors(first, |entry| entry.next());
-        entries.extend(found.take(count).map(|entry| (entry.key().clone(), *entry.value())));
+        entries.extend(found.take(count).map(|entry| entry.key().clone()));
     }
 
     // Links lead forward alone: each step is a search.
@@ -93,6 +93,6 @@ impl Neighbours for SkipListMemtable {
         let end = end.map(Version::sought);
         let last = self.list.upper_bound(end.as_ref(), &guard);
         let found = std::iter::successors(last, |entry| entry.prev());
-        entries.extend(found.take(count).map(|entry| (entry.key().clone(), *entry.value())));
+        entries.extend(found.take(count).map(|entry| entry.key().clone()));
     }
 }

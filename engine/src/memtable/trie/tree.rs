@@ -226,7 +226,7 @@ impl Tree {
         let depth = shared_prefix(&leaf.key, key);
         let (old, new) = (leaf.key.get(depth).copied(), key.get(depth).copied());
         if old == new {
-            let value = self.contents.copy(&[], entry.value);
+            let value = self.contents.copy(&[], entry.value, &[]);
             self.versions_bytes += leaf.add(Version::new(&entry, value));
             return;
         }
@@ -244,7 +244,7 @@ impl Tree {
     }
 
     fn add_leaf(&mut self, entry: &EntryRef<'_>) -> Link {
-        let mut key = self.contents.copy(entry.key, entry.value);
+        let mut key = self.contents.copy(entry.key, entry.value, &[]);
         let value = key.split_off(entry.key.len());
         let leaf = Leaf { key, versions: Versions::One(Version::new(entry, value)) };
         Link::new(Kind::Leaf, self.leaves.add(leaf))
