@@ -196,7 +196,9 @@ impl MergeJob {
         }
         let mut spent = 0;
         while spent < budget.bytes {
-            if let Some(bytes) = self.copy_page(core)? {
+            if self.cursor.may_copy()
+                && let Some(bytes) = self.copy_page(core)?
+            {
                 spent += bytes;
                 continue;
             }

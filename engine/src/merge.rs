@@ -224,20 +224,27 @@ impl MergeCursor {
         nodes.take_while(|node| *node > 0).filter_map(|node| self.sources[self.losers[node]].key())
     }
 
+    /// True if it is worth while to ask for a [`MergeCursor::stored_page`]: where one
+    /// source goes on and on, or the page has just one row, that of a long value.
+    #[inline]
+    pub fn may_copy(&self) -> bool {
+        let begins_lone = |current: usize| match &self.sources[current] {
+            Source::Run(run) => run.rows_of_page_begun() == Some(1),
+            Source::Other(_) => false,
+        };
+        self.may_stretch() || self.current.is_some_and(begins_lone)
+    }
+
     /// The page under the cursor as it is stored, if the cursor stands on its first row,
     /// whose key is not `before`, nobody else has entries between its keys, no two rows
-    /// have one key, and each is a put that has not expired at `now_ms`. Looked for only
-    /// where it is likely: where one source goes on and on, or the page has just one row,
-    /// that of a long value.
+    /// have one key, and each is a put that has not expired at `now_ms`.
     ///
     /// # Errors
     /// Those of reading; the cursor stands nowhere then.
     pub fn stored_page(&mut self, before: &[u8], now_ms: u64) -> Result<Option<StoredPage>> {
         let Some(current) = self.current else { return Ok(None) };
         let Source::Run(run) = &self.sources[current] else { return Ok(None) };
-        let Some(rows) = run.rows_of_page_begun().filter(|rows| *rows == 1 || self.may_stretch()) else {
-            return Ok(None);
-        };
+        let Some(rows) = run.rows_of_page_begun() else { return Ok(None) };
         let Some(stretch) = run.stretch(true, SequenceNumber::MAX, now_ms) else { return Ok(None) };
         if stretch.rows() < rows || stretch.key(0) == before {
             return Ok(None);

@@ -286,6 +286,7 @@ impl RunCursor {
     }
 
     /// See [`TableCursor::rows_of_page_begun`].
+    #[inline]
     pub fn rows_of_page_begun(&self) -> Option<usize> {
         self.current.as_ref()?.1.rows_of_page_begun()
     }

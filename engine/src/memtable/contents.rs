@@ -40,7 +40,11 @@ impl Contents {
             self.chunk_bytes = (self.chunk_bytes * 2).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX).max(bytes);
             self.chunk = self.allocate(self.chunk_bytes);
         }
-        [key, value, rest].into_iter().for_each(|part| self.chunk.put_slice(part));
+        self.chunk.put_slice(key);
+        self.chunk.put_slice(value);
+        if !rest.is_empty() {
+            self.chunk.put_slice(rest);
+        }
         self.chunk.split().freeze()
     }
 

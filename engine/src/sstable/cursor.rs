@@ -87,6 +87,7 @@ impl TableCursor {
     }
 
     /// Number of rows of the page under the cursor, if this is the first of them.
+    #[inline]
     pub fn rows_of_page_begun(&self) -> Option<usize> {
         let position = self.current.as_ref().filter(|position| position.row == 0)?;
         Some(position.rows.keys.rows())

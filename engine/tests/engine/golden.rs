@@ -76,7 +76,7 @@ const KEYSPACES: [&str; 2] = ["birds", "números"];
 const LISTS: &str = "lists";
 
 /// A value that has a page of its own.
-const LONG: [u8; 20_000] = [b'l'; 20_000];
+static LONG: [u8; 20_000] = [b'l'; 20_000];
 
 /// The first moment of the year 2200.
 const YEAR_2200: Expiry = Expiry(7_258_118_400_000);
