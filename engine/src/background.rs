@@ -150,7 +150,7 @@ impl Background {
             Ok(Step::Idle | Step::Finished) => *trouble = None,
             Err(error) => {
                 // Room may be all that it lacks.
-                core.trash.empty();
+                core.empty_trash();
                 match lane {
                     Lane::Flush => drop(core.counters.flush_failures.fetch_add(1, Relaxed)),
                     Lane::Compaction => drop(core.counters.compaction_failures.fetch_add(1, Relaxed)),
@@ -192,7 +192,7 @@ impl Background {
                 self.step(core, Lane::Flush, STEP)?;
             }
         }
-        core.trash.empty();
+        core.empty_trash();
         Ok(())
     }
 
@@ -210,7 +210,7 @@ impl Background {
                 return Err(error);
             }
             if lane.wanted.is_empty() {
-                core.trash.empty();
+                core.empty_trash();
                 return Ok(());
             }
             drop(lane);
@@ -261,7 +261,7 @@ impl Background {
     /// where flushes fail: they may free the space that these lack.
     pub fn maintain(&self, core: &Core, budget: Budget) -> Result<Progress> {
         let progress = self.work_slices(core, budget);
-        core.trash.empty();
+        core.empty_trash();
         progress
     }
 

@@ -168,6 +168,7 @@ impl Core {
 
     /// Refuses calls from now on, and lets another opener in.
     pub fn close(&self) {
+        self.empty_trash();
         self.closed.store(true, Release);
         self.trash.close();
         *lock(&self.lock) = None;
@@ -309,7 +310,7 @@ impl Core {
             view.version.tables().for_each(|table| table.retire(&self.trash));
         }
         drop((manifest, view));
-        self.trash.empty();
+        self.empty_trash();
         self.views_changed();
         Ok(true)
     }
@@ -411,6 +412,14 @@ impl Core {
         self.trash.throw(filename::wal(number));
     }
 
+    /// Removes all files that wait for it, unless nothing may be written any more: where
+    /// another writer has taken over, files are that one's.
+    pub fn empty_trash(&self) {
+        if self.check_writable().is_ok() {
+            self.trash.empty();
+        }
+    }
+
     /// Keeps every WAL that is there now.
     pub fn pin_wals(&self) -> PinnedWals<'_> {
         lock(&self.wal_pins).holders += 1;
@@ -465,10 +474,7 @@ impl Drop for PinnedWals<'_> {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // Where another writer has taken over, files are that one's.
-        if self.check_writable().is_ok() {
-            self.trash.empty();
-        }
+        self.empty_trash();
     }
 }
 

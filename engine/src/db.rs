@@ -214,7 +214,7 @@ impl Db {
         let Parts { core, writes, .. } = &*self.engine.parts;
         let report = checkpoint::checkpoint(core, writes, &target);
         // What it has held and nobody else needs.
-        core.trash.empty();
+        core.empty_trash();
         report
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::node::Probe;
+use super::node::{Probe, Version};
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{Entry, EntryRef, SequenceNumber};
@@ -33,6 +33,17 @@ impl Copied for Entry {
 
     fn value(&self) -> Bytes {
         self.value.clone()
+    }
+}
+
+impl Copied for Version {
+    #[inline]
+    fn borrowed(&self) -> EntryRef<'_> {
+        self.borrowed()
+    }
+
+    fn value(&self) -> Bytes {
+        self.value()
     }
 }
 

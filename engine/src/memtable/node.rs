@@ -6,7 +6,6 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::contents::Contents;
-use super::cursor::Copied;
 use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, long_head};
 
 /// An internal key, borrowed.
@@ -66,6 +65,18 @@ impl Version {
         )
     }
 
+    /// The entry, borrowed.
+    #[inline]
+    pub fn borrowed(&self) -> EntryRef<'_> {
+        let (value, expires_at) = self.value_and_expiry();
+        EntryRef { key: self.key(), seq: self.seq, kind: self.kind, expires_at, value: &self.pair[value] }
+    }
+
+    /// The value; its bytes are shared.
+    pub fn value(&self) -> Bytes {
+        self.pair.slice(self.value_and_expiry().0)
+    }
+
     /// The entry; its bytes are shared.
     pub fn entry(&self) -> Entry {
         let (value, expires_at) = self.value_and_expiry();
@@ -77,18 +88,6 @@ impl Version {
 fn heads(key: &[u8]) -> [u64; 2] {
     let head = long_head(key);
     [(head >> 64) as u64, head as u64]
-}
-
-impl Copied for Version {
-    #[inline]
-    fn borrowed(&self) -> EntryRef<'_> {
-        let (value, expires_at) = self.value_and_expiry();
-        EntryRef { key: self.key(), seq: self.seq, kind: self.kind, expires_at, value: &self.pair[value] }
-    }
-
-    fn value(&self) -> Bytes {
-        self.pair.slice(self.value_and_expiry().0)
-    }
 }
 
 impl Ord for Version {

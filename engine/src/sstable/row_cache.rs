@@ -23,7 +23,7 @@ use crate::key::{Expiry, KeyspaceId};
 const ROW_BYTES_MAX: usize = 2 << 10;
 
 /// Bytes of an entry beside key and value.
-const ENTRY_BYTES: usize = 144;
+const ENTRY_BYTES: usize = 152;
 
 /// Typical bytes of an entry, to size the tables.
 const TYPICAL_BYTES: u64 = 256;
