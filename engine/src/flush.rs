@@ -36,7 +36,7 @@ impl Flush {
             level: 0,
             table_bytes: u64::MAX,
             boundaries: Vec::new(),
-            cursor: MergeCursor::new(vec![Arc::clone(&memory.table).cursor().into()]),
+            cursor: MergeCursor::new(vec![Arc::clone(&memory.table).cursor(None).into()]),
             parts: 1,
             range: (None, None),
             range_deletes: memory.range_deletes().as_deref().cloned().unwrap_or_default(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use arc_swap::Guard;
 use bytes::Bytes;
 
 use crate::batch::{Op, OpKind};
@@ -19,7 +20,7 @@ use crate::range_delete::RangeDeletes;
 use crate::scaling::{Adaptive, CompactionStrategy, Mix, Scaling};
 use crate::sstable::hash_key;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use crate::sync::{Mutex, RwLock, lock, read, write};
+use crate::sync::{Mutex, RwLock, Swap, lock, read, write};
 use crate::version::Version;
 
 /// Bytes that a range delete costs in memory beside its keys, roughly: it parts at
@@ -40,7 +41,9 @@ pub(crate) struct Keyspace {
     ttl_ms: AtomicU64,
     /// Kind of the next memtable.
     memtable: RwLock<MemtableKind>,
-    view: RwLock<Arc<View>>,
+    view: Swap<View>,
+    /// Held while the view is replaced.
+    changing: Mutex<()>,
     /// When its runs are merged, where it has a strategy of its own.
     compaction: RwLock<Option<CompactionStrategy>>,
     adaptive: Mutex<Adaptive>,
@@ -67,7 +70,8 @@ impl Keyspace {
             adaptive: Mutex::default(),
             usage: Usage::default(),
             gaps: Gaps::default(),
-            view: RwLock::new(Arc::new(view)),
+            view: Swap::new(view),
+            changing: Mutex::default(),
             flush_bytes: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
         }
@@ -187,38 +191,38 @@ impl Keyspace {
         self.update(|_| View::default());
     }
 
-    /// The view for a reader.
+    /// The view for a reader who is soon done.
     ///
     /// # Errors
     /// `InvalidArgument` once it has been dropped. That is looked at after the view
     /// was taken: a view that a drop has emptied is not read.
-    pub fn view_to_read(&self) -> Result<Arc<View>> {
-        let view = self.view();
+    pub fn view_to_read(&self) -> Result<Guard<Arc<View>>> {
+        let view = self.view.look();
         self.check()?;
         Ok(view)
     }
 
     /// What is there now.
     pub fn view(&self) -> Arc<View> {
-        Arc::clone(&read(&self.view))
+        self.view.load()
     }
 
     /// The memtable that takes writes. Whoever inserts keeps no more than this: who
     /// holds a whole view may be the last to hold a flushed memtable, and must free it.
     pub fn active(&self) -> Arc<Memory> {
-        Arc::clone(&read(&self.view).active)
+        Arc::clone(&self.view.look().active)
     }
 
     /// True if nothing has been put that `view` does not show: what is visible now is
     /// in it.
     pub fn is_complete(&self, view: &View) -> bool {
-        Arc::ptr_eq(&read(&self.view).active, &view.active)
+        Arc::ptr_eq(&self.view.look().active, &view.active)
     }
 
     /// Replaces the view by one made from it.
     pub fn update(&self, change: impl FnOnce(&View) -> View) {
-        let mut view = write(&self.view);
-        *view = Arc::new(change(&view));
+        let _changing = lock(&self.changing);
+        self.view.store(change(&self.view.look()));
     }
 
     /// Sets the active memtable aside and begins a new one. Only with the write

@@ -37,6 +37,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod compaction;
 mod core;
+mod count;
 pub mod current;
 pub mod cursor;
 pub mod db;

@@ -90,7 +90,7 @@ fn filled(kind: MemtableKind, first: u64, step: u64) -> Arc<dyn Memtable> {
 fn merge_step() -> Loop {
     let sources: Vec<_> = (0..SOURCES).map(|first| filled(MemtableKind::Sorted, first, SOURCES)).collect();
     Loop::new("merge step", SOURCES * ENTRIES, move || {
-        let cursors = sources.iter().map(|source| Arc::clone(source).cursor().into());
+        let cursors = sources.iter().map(|source| Arc::clone(source).cursor(None).into());
         let mut merge = MergeCursor::new(cursors.collect());
         merge.seek_first().unwrap_or_else(|error| panic!("{error}"));
         while let Some(entry) = merge.entry() {

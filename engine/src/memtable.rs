@@ -41,8 +41,10 @@ pub trait Memtable: Send + Sync + Debug {
     /// The newest version of `key` at or before `seq`.
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry>;
 
-    /// A cursor over everything, inserts to come included.
-    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send>;
+    /// A cursor over everything, inserts to come included; or, for a reader at a sequence
+    /// number that walks forward, over what it needs: neither what is newer nor what is
+    /// older than a put or a tombstone that it sees.
+    fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send>;
 
     /// Number of entries.
     fn entries(&self) -> usize;

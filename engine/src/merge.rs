@@ -392,7 +392,7 @@ mod tests {
                 model.push((key, seq));
             }
             model.sort_by(|a, b| compare_internal((&a.0, a.1), (&b.0, b.1)));
-            let sources = tables.iter().map(|table| Arc::clone(table).cursor().into()).collect();
+            let sources = tables.iter().map(|table| Arc::clone(table).cursor(None).into()).collect();
             let mut cursor = MergeCursor::new(sources);
             let mut at: Option<usize> = None;
             for _ in 0..400 {

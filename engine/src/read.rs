@@ -173,8 +173,10 @@ impl RowCursor {
             sources.push(own.cursor.into());
             own.range_deletes
         });
+        // Backwards, versions come from the oldest on.
+        let reader = (!reverse).then_some(moment.seq);
         for memory in view.memtables().filter(|memory| !memory.is_empty()) {
-            sources.push(Arc::clone(&memory.table).cursor().into());
+            sources.push(Arc::clone(&memory.table).cursor(reader).into());
             range_deletes.extend(memory.range_deletes());
         }
         for run in &view.version.runs {

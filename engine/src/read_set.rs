@@ -133,7 +133,7 @@ fn first_newer(view: &View, bounds: &Bounds, above: SequenceNumber) -> Result<Op
         if let Some(key) = deleted {
             return Ok(Some(key.to_vec()));
         }
-        let found = first_entry(&mut *Arc::clone(&memory.table).cursor(), start, end, above)?;
+        let found = first_entry(&mut *Arc::clone(&memory.table).cursor(None), start, end, above)?;
         if found.is_some() {
             return Ok(found);
         }

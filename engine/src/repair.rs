@@ -366,7 +366,7 @@ impl Repair<'_> {
                 range_deletes.extend(&deletes);
             }
             expires |= memory.expires();
-            sources.push(Arc::clone(&memory.table).cursor().into());
+            sources.push(Arc::clone(&memory.table).cursor(None).into());
         }
         for (_, _, seq) in range_deletes.iter() {
             self.last_seq = self.last_seq.max(seq);

@@ -1,4 +1,4 @@
-//! Locks that outlive a panic elsewhere.
+//! Locks that outlive a panic elsewhere, and pointers that are swapped under readers.
 //!
 //! The data under these locks is complete between statements, so a reader may
 //! go on after some other thread panicked. What a panic in the middle of a
@@ -7,7 +7,9 @@
 //! The primitives themselves come from here, too: those of the standard library,
 //! or with feature `shuttle` those that let a test choose who goes on.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
 
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle::{
@@ -33,4 +35,48 @@ pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 /// Locks for writing.
 pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What readers look at while others replace it. A look writes nothing that another thread
+/// looks at: where many read at once, a lock or a count of references that they share
+/// would make them wait for each other.
+#[derive(Debug)]
+pub(crate) struct Swap<T> {
+    value: ArcSwap<T>,
+    /// Touched where a test of schedules may let another thread go on.
+    #[cfg(feature = "shuttle")]
+    step: atomic::AtomicBool,
+}
+
+impl<T> Swap<T> {
+    pub fn new(value: T) -> Swap<T> {
+        Swap {
+            value: ArcSwap::from_pointee(value),
+            #[cfg(feature = "shuttle")]
+            step: atomic::AtomicBool::new(false),
+        }
+    }
+
+    fn step(&self) {
+        #[cfg(feature = "shuttle")]
+        self.step.store(true, atomic::Ordering::SeqCst);
+    }
+
+    /// What is there now, for a short look.
+    #[inline]
+    pub fn look(&self) -> Guard<Arc<T>> {
+        self.step();
+        self.value.load()
+    }
+
+    /// What is there now, to hold on to.
+    pub fn load(&self) -> Arc<T> {
+        self.step();
+        self.value.load_full()
+    }
+
+    pub fn store(&self, value: T) {
+        self.step();
+        self.value.store(Arc::new(value));
+    }
 }

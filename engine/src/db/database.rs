@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use arc_swap::Guard;
 use bytes::Bytes;
 
 use super::{Db, Engine, Keyspace, Parts};
@@ -114,7 +115,7 @@ impl Database for Db {
         let seq = self.sequence_of(snapshot)?;
         let keyspace = self.handle(keyspace)?;
         keyspace.inner.usage.note_scan();
-        let view = keyspace.inner.view_to_read()?;
+        let view = Guard::into_inner(keyspace.inner.view_to_read()?);
         let bounds = (range.start.clone(), range.end.clone());
         let moment = self.core().moment(&view, seq);
         let rows = RowCursor::new(keyspace.inner, view, bounds, moment, range.reverse, None)?;

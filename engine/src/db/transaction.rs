@@ -4,6 +4,7 @@
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
+use arc_swap::Guard;
 use bytes::Bytes;
 
 use super::database::PageScan;
@@ -292,7 +293,7 @@ impl Transaction {
 
     fn scan_in(&mut self, keyspace: &Arc<keyspace::Keyspace>, range: &ScanRange) -> Result<Box<dyn Scan>> {
         self.check()?;
-        let view = keyspace.view_to_read()?;
+        let view = Guard::into_inner(keyspace.view_to_read()?);
         let bounds: Bounds = (range.start.clone(), range.end.clone());
         self.reads.add_range(keyspace.id, &bounds);
         let own = self.own.keyspace(keyspace.id).map(|changes| OwnRows {

@@ -10,13 +10,25 @@ use bytes::Bytes;
 use super::node::{Probe, Version};
 use crate::cursor::Cursor;
 use crate::error::Result;
-use crate::key::{Entry, EntryRef, SequenceNumber};
+use crate::key::{Entry, EntryRef, SequenceNumber, ValueKind};
 
 /// Entries that are copied at a seek; each time that a cursor goes on, so many times as
 /// many; and at most.
 const CHUNK_ENTRIES: usize = 4;
 const CHUNK_GROWTH: usize = 4;
 const CHUNK_ENTRIES_MAX: usize = 128;
+
+/// Entries passed by one by one before a walk seeks past those of their key.
+const PASSED_MAX: usize = 16;
+
+/// What of a table is wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// At most so many entries.
+    pub count: usize,
+    /// Without what a reader at this sequence number has no need of.
+    pub reader: Option<SequenceNumber>,
+}
 
 /// An entry that shares the memory of its table.
 pub(super) trait Copied: Send {
@@ -51,11 +63,41 @@ impl Copied for Version {
 pub(super) trait Neighbours: Send + Sync {
     type Item: Copied;
 
-    /// Appends up to `count` entries from `start` on, ascending.
-    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>);
+    /// Appends what is wanted from `start` on, ascending.
+    fn after(&self, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>);
 
-    /// Appends up to `count` entries up to `end`, descending.
+    /// Appends up to `count` entries up to `end`, descending, needed or not.
     fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>);
+}
+
+/// Appends what is wanted of the versions `from` some place on, to `versions`.
+pub(super) fn collect<'v, I: Iterator<Item = &'v Version>>(
+    from: impl Fn(Bound<Version>) -> I,
+    start: Bound<Probe<'_>>,
+    Wanted { count, reader }: Wanted,
+    versions: &mut Vec<Version>,
+) {
+    let mut found = from(start.map(Version::sought));
+    let Some(reader) = reader else { return versions.extend(found.take(count).cloned()) };
+    let mut passed = 0;
+    while versions.len() < count
+        && let Some(version) = found.next()
+    {
+        let is_newer = version.seq() > reader;
+        let hides = |before: &Version| before.hides_older() && before.has_key_of(version);
+        if !is_newer && !versions.last().is_some_and(hides) {
+            versions.push(version.clone());
+            passed = 0;
+            continue;
+        }
+        passed += 1;
+        if passed == PASSED_MAX {
+            // No sequence number is 0: that is after all versions of the key.
+            let seq = if is_newer { reader } else { SequenceNumber(0) };
+            found = from(Bound::Included(Version::sought((version.key(), seq))));
+            passed = 0;
+        }
+    }
 }
 
 /// Has the processor fetch what a walk is about to read. Keys and values lie all
@@ -76,17 +118,19 @@ pub(super) struct ChunkCursor<T: Neighbours> {
     at: usize,
     /// Entries that were asked for last; 0 before a seek.
     chunk_entries: usize,
+    reader: Option<SequenceNumber>,
 }
 
 impl<T: Neighbours> ChunkCursor<T> {
-    pub fn new(table: Arc<T>) -> Self {
-        ChunkCursor { table, chunk: Vec::new(), at: 0, chunk_entries: 0 }
+    pub fn new(table: Arc<T>, reader: Option<SequenceNumber>) -> Self {
+        ChunkCursor { table, chunk: Vec::new(), at: 0, chunk_entries: 0, reader }
     }
 
     fn fill_forward(&mut self, start: Bound<Probe<'_>>) {
         self.chunk_entries = (self.chunk_entries * CHUNK_GROWTH).clamp(CHUNK_ENTRIES, CHUNK_ENTRIES_MAX);
         self.chunk.clear();
-        self.table.after(start, self.chunk_entries, &mut self.chunk);
+        let wanted = Wanted { count: self.chunk_entries, reader: self.reader };
+        self.table.after(start, wanted, &mut self.chunk);
         fetch(&self.chunk);
         self.at = 0;
     }
@@ -130,7 +174,9 @@ impl<T: Neighbours> Cursor for ChunkCursor<T> {
         if self.at + 1 < self.chunk.len() {
             self.at += 1;
         } else if let Some(last) = self.chunk.pop() {
-            let EntryRef { key, seq, .. } = last.borrowed();
+            let EntryRef { key, seq, kind, .. } = last.borrowed();
+            let hides_older = self.reader.is_some() && kind != ValueKind::Merge;
+            let seq = if hides_older { SequenceNumber(0) } else { seq };
             self.fill_forward(Bound::Excluded((key, seq)));
         }
         Ok(())

@@ -54,6 +54,26 @@ impl Version {
         &self.pair[..self.key_len as usize]
     }
 
+    /// Its sequence number.
+    #[inline]
+    pub fn seq(&self) -> SequenceNumber {
+        self.seq
+    }
+
+    /// True if whoever sees it needs none that is older.
+    #[inline]
+    pub fn hides_older(&self) -> bool {
+        self.kind != ValueKind::Merge
+    }
+
+    /// True if it is a version of the same key as another.
+    #[inline]
+    pub fn has_key_of(&self, other: &Version) -> bool {
+        self.head == other.head
+            && self.key_len == other.key_len
+            && (self.key_len <= HEAD_BYTES || self.key() == other.key())
+    }
+
     /// Where the value is, and when it expires.
     #[inline]
     fn value_and_expiry(&self) -> (Range<usize>, Expiry) {

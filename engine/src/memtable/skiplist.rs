@@ -10,7 +10,7 @@ use crossbeam_skiplist::SkipList;
 
 use super::Memtable;
 use super::contents::Contents;
-use super::cursor::{ChunkCursor, Neighbours};
+use super::cursor::{ChunkCursor, Neighbours, Wanted, collect};
 use super::node::{Probe, Version};
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
@@ -62,8 +62,8 @@ impl Memtable for SkipListMemtable {
         (found.key().key() == key).then(|| found.key().entry())
     }
 
-    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
-        Box::new(ChunkCursor::new(self))
+    fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {
+        Box::new(ChunkCursor::new(self, reader))
     }
 
     fn entries(&self) -> usize {
@@ -79,12 +79,13 @@ impl Memtable for SkipListMemtable {
 impl Neighbours for SkipListMemtable {
     type Item = Version;
 
-    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
-        let guard = epoch::pin();
-        let start = start.map(Version::sought);
-        let first = self.list.lower_bound(start.as_ref(), &guard);
-        let found = std::iter::successors(first, |entry| entry.next());
-        entries.extend(found.take(count).map(|entry| entry.key().clone()));
+    fn after(&self, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>) {
+        let guard = &epoch::pin();
+        let from = |start: Bound<Version>| {
+            let first = self.list.lower_bound(start.as_ref(), guard);
+            std::iter::successors(first, |entry| entry.next()).map(|entry| entry.key())
+        };
+        collect(from, start, wanted, entries);
     }
 
     // Links lead forward alone: each step is a search.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Memtable;
 use super::contents::Contents;
-use super::cursor::{ChunkCursor, Neighbours};
+use super::cursor::{ChunkCursor, Neighbours, Wanted, collect};
 use super::node::{Probe, Version};
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
@@ -36,12 +36,12 @@ impl Memtable for SortedMemtable {
 
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
         let inner = read(&self.inner);
-        let version = range(&inner.versions, Bound::Included((key, seq)), Bound::Unbounded).next()?;
+        let version = inner.versions.range(Version::sought((key, seq))..).next()?;
         (version.key() == key).then(|| version.entry())
     }
 
-    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
-        Box::new(ChunkCursor::new(self))
+    fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {
+        Box::new(ChunkCursor::new(self, reader))
     }
 
     fn entries(&self) -> usize {
@@ -57,19 +57,14 @@ impl Memtable for SortedMemtable {
 impl Neighbours for SortedMemtable {
     type Item = Version;
 
-    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
-        entries.extend(range(&read(&self.inner).versions, start, Bound::Unbounded).take(count).cloned());
+    fn after(&self, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>) {
+        let versions = &read(&self.inner).versions;
+        collect(|start| versions.range((start, Bound::Unbounded)), start, wanted, entries);
     }
 
     fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
-        entries.extend(range(&read(&self.inner).versions, Bound::Unbounded, end).rev().take(count).cloned());
+        let versions = &read(&self.inner).versions;
+        let found = versions.range((Bound::Unbounded, end.map(Version::sought)));
+        entries.extend(found.rev().take(count).cloned());
     }
-}
-
-fn range<'v>(
-    versions: &'v BTreeSet<Version>,
-    start: Bound<Probe<'_>>,
-    end: Bound<Probe<'_>>,
-) -> impl DoubleEndedIterator<Item = &'v Version> {
-    versions.range((start.map(Version::sought), end.map(Version::sought)))
 }

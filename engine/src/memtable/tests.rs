@@ -48,6 +48,11 @@ macro_rules! behaves {
             }
 
             #[test]
+            fn a_reader_walks_what_it_needs() {
+                (1..=40).for_each(|seed| super::a_reader_walks_what_it_needs($kind, seed));
+            }
+
+            #[test]
             fn counts() {
                 super::counts($kind);
             }
@@ -112,7 +117,7 @@ fn backward(cursor: &mut dyn Cursor) {
 fn empty(kind: MemtableKind) {
     let table = super::new(kind);
     assert_eq!((table.entries(), table.get(b"", SequenceNumber::MAX)), (0, None));
-    let mut cursor = Arc::clone(&table).cursor();
+    let mut cursor = Arc::clone(&table).cursor(None);
     assert_eq!(here(&*cursor), None, "a fresh cursor stands nowhere");
     cursor.seek_first().unwrap();
     assert_eq!(here(&*cursor), None);
@@ -150,7 +155,7 @@ fn versions_of_a_key(kind: MemtableKind) {
 
     let order =
         [(&b""[..], 3), (b"k", 9), (b"k", 5), (b"k", 2), (b"k2", 7)].map(|(key, s)| (key.to_vec(), s));
-    let mut cursor = Arc::clone(&table).cursor();
+    let mut cursor = Arc::clone(&table).cursor(None);
     cursor.seek_first().unwrap();
     assert_eq!(rest(&mut *cursor, forward), order);
     cursor.seek_last().unwrap();
@@ -216,7 +221,7 @@ fn every_key_has_its_place(kind: MemtableKind) {
             assert_eq!(found, Some((key.clone().into(), seq.to_le_bytes().to_vec().into())), "{name}");
         }
         let key = |(key, _): (Vec<u8>, u64)| key;
-        let mut cursor = Arc::clone(&table).cursor();
+        let mut cursor = Arc::clone(&table).cursor(None);
         cursor.seek_first().unwrap();
         assert!(rest(&mut *cursor, forward).into_iter().map(key).eq(sorted.iter().cloned()), "{name}");
         cursor.seek_last().unwrap();
@@ -242,7 +247,7 @@ fn what_an_entry_has(kind: MemtableKind) {
         let expires_at = Expiry(seq * 100 % 300);
         table.insert(Entry { kind: value_kind, expires_at, ..put(b"key", seq, &[seq as u8; 3]) }.borrowed());
     }
-    let mut cursor = Arc::clone(&table).cursor();
+    let mut cursor = Arc::clone(&table).cursor(None);
     cursor.seek_first().unwrap();
     for (seq, value_kind) in (1..).zip(kinds).collect::<Vec<_>>().into_iter().rev() {
         let found = table.get(b"key", SequenceNumber(seq)).unwrap();
@@ -259,7 +264,7 @@ fn cursors_live_through_inserts(kind: MemtableKind) {
     let before: Vec<(Vec<u8>, u64)> = (0..400).map(|number| (key(number * 10), number + 1)).collect();
     before.iter().for_each(|(key, seq)| table.insert(put(key, *seq, b"").borrowed()));
     for reverse in [false, true] {
-        let mut cursor = Arc::clone(&table).cursor();
+        let mut cursor = Arc::clone(&table).cursor(None);
         if reverse {
             cursor.seek_last().unwrap()
         } else {
@@ -282,6 +287,41 @@ fn cursors_live_through_inserts(kind: MemtableKind) {
             found.reverse();
         }
         assert_eq!(found, before, "reverse: {reverse}");
+    }
+}
+
+/// Neither what is newer than the reader, nor what a put or a tombstone hides from it,
+/// of keys with few and with hundreds of versions.
+fn a_reader_walks_what_it_needs(kind: MemtableKind, seed: u64) {
+    let mut random = Random(seed);
+    let table = super::new(kind);
+    let mut model: BTreeMap<(Vec<u8>, Reverse<u64>), ValueKind> = BTreeMap::new();
+    let operands = random.below(10);
+    let hot: Vec<Vec<u8>> = (0..5).map(|_| random.key()).collect();
+    let entries = random.below(1500);
+    for seq in 1..=entries {
+        let key = if random.below(2) == 0 { hot[random.below(5) as usize].clone() } else { random.key() };
+        let kind = match random.below(10) {
+            n if n < operands => ValueKind::Merge,
+            9 => ValueKind::Delete,
+            _ => ValueKind::Put,
+        };
+        table.insert(Entry { kind, ..put(&key, seq, b"") }.borrowed());
+        model.insert((key, Reverse(seq)), kind);
+    }
+    for _ in 0..20 {
+        let (start, reader) = (random.key(), random.below(entries + 2));
+        let mut cursor = Arc::clone(&table).cursor(Some(SequenceNumber(reader)));
+        cursor.seek(&start, SequenceNumber::MAX).unwrap();
+        let mut hidden: Option<&[u8]> = None;
+        let mut expected = Vec::new();
+        for ((key, Reverse(seq)), kind) in model.range((start, Reverse(u64::MAX))..) {
+            if *seq <= reader && hidden != Some(key) {
+                expected.push((key.clone(), *seq));
+                hidden = (*kind != ValueKind::Merge).then_some(key);
+            }
+        }
+        assert_eq!(rest(&mut *cursor, forward), expected, "seed {seed}, reader {reader}");
     }
 }
 
@@ -367,7 +407,7 @@ struct Walk {
 
 impl Walk {
     fn new(table: &Arc<dyn Memtable>, seq: u64) -> Self {
-        Walk { cursor: Arc::clone(table).cursor(), seq, expected: None }
+        Walk { cursor: Arc::clone(table).cursor(None), seq, expected: None }
     }
 
     fn step(&mut self, random: &mut Random, model: &Model, context: &str) {
@@ -440,7 +480,7 @@ fn readers_beside_writers(kind: MemtableKind, writers: usize) {
             scope.spawn(move || {
                 loop {
                     let began: Vec<usize> = done.iter().map(|done| done.load(Acquire)).collect();
-                    let mut cursor = Arc::clone(table).cursor();
+                    let mut cursor = Arc::clone(table).cursor(None);
                     if reverse {
                         cursor.seek_last().unwrap()
                     } else {

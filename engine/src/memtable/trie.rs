@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use self::tree::Tree;
 use super::Memtable;
-use super::cursor::{ChunkCursor, Neighbours};
+use super::cursor::{ChunkCursor, Neighbours, Wanted};
 use super::node::Probe;
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
@@ -44,8 +44,8 @@ pub struct TrieMemtable {
 impl Neighbours for TrieMemtable {
     type Item = Entry;
 
-    fn after(&self, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
-        walk::after(&read(&self.tree), start, count, entries);
+    fn after(&self, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Entry>) {
+        walk::after(&read(&self.tree), start, wanted, entries);
     }
 
     fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
@@ -64,8 +64,8 @@ impl Memtable for TrieMemtable {
         leaf.versions_at(seq).last().map(|version| leaf.entry(version))
     }
 
-    fn cursor(self: Arc<Self>) -> Box<dyn Cursor + Send> {
-        Box::new(ChunkCursor::new(self))
+    fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {
+        Box::new(ChunkCursor::new(self, reader))
     }
 
     fn entries(&self) -> usize {

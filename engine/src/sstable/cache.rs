@@ -2,8 +2,8 @@
 //! one budget of bytes for all tables of a database.
 //!
 //! What is decoded hangs in [`Slots`] of its table, by the number of its page: to find it
-//! costs one cache line or two, where a table of hashes costs five. All slots that hold
-//! something stand in a ring. When they hold more than the budget allows, a hand goes
+//! costs one cache line or two, where a table of hashes costs five, and writes to none that
+//! other readers look at. All slots that hold something stand in a ring. When they hold more than the budget allows, a hand goes
 //! round and empties those that nobody has looked into since it last came by. Source:
 //! CLOCK, "A Paging Experiment with the Multics System" (Corbató, 1968).
 //!
@@ -13,14 +13,20 @@
 //! "2Q" (Johnson and Shasha, 1994).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 // Not those of `crate::sync`: whoever comes first here, no answer is another.
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, Weak};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Relaxed},
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arc_swap::ArcSwapOption;
 
 use super::filter::Filter;
 use super::keys::KeysPage;
 use super::page::{BytesPage, IntsPage};
 use super::row_cache::{Place as RowPlace, Row, RowCache};
+use crate::count::Count;
 use crate::cursor::{Found, Lookup};
 
 /// Rows have one of so many parts of the budget.
@@ -53,7 +59,7 @@ struct Inner {
     bytes: AtomicU64,
     ring: Mutex<VecDeque<Place>>,
     rows: RowCache,
-    hits: AtomicU64,
+    hits: Count,
     misses: AtomicU64,
 }
 
@@ -73,45 +79,38 @@ pub(super) trait Block {
 /// What is kept of a page, one column each.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pub keys: Option<Arc<KeysPage>>,
-    pub values: Option<Arc<BytesPage>>,
-    pub ints: [Option<Arc<IntsPage>>; 3],
+    pub keys: ArcSwapOption<KeysPage>,
+    pub values: ArcSwapOption<BytesPage>,
+    pub ints: [ArcSwapOption<IntsPage>; 3],
     /// Of the row group that begins with the page.
-    pub filter: Option<Arc<Filter>>,
+    pub filter: ArcSwapOption<Filter>,
 }
 
 impl Held {
-    fn weights(&self) -> impl Iterator<Item = usize> {
-        fn of<T: Block>(block: &Option<Arc<T>>) -> Option<usize> {
-            block.as_deref().map(weight)
+    /// Lets go of everything; answers its bytes.
+    fn clear(&self) -> u64 {
+        fn take<T: Block>(block: &ArcSwapOption<T>) -> u64 {
+            block.swap(None).as_deref().map_or(0, weight)
         }
-        let ints = self.ints.iter().map(of);
-        [of(&self.keys), of(&self.values), of(&self.filter)].into_iter().chain(ints).flatten()
-    }
-
-    fn weight(&self) -> u64 {
-        self.weights().sum::<usize>() as u64
+        let ints = self.ints.iter().map(take);
+        ints.sum::<u64>() + take(&self.keys) + take(&self.values) + take(&self.filter)
     }
 }
 
-fn weight<T: Block>(block: &T) -> usize {
-    block.weight() + ENTRY_BYTES
+fn weight<T: Block>(block: &T) -> u64 {
+    (block.weight() + ENTRY_BYTES) as u64
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    held: RwLock<Held>,
+    held: Held,
+    /// It stands in the ring.
+    placed: AtomicBool,
     /// It was looked into since the hand came by.
     used: AtomicBool,
     /// How many misses of any page there had been at the last one of its keys and of its
     /// values; 0 without one.
     missed: [AtomicU32; 2],
-}
-
-impl Slot {
-    fn write(&self) -> RwLockWriteGuard<'_, Held> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What is kept of a table.
@@ -130,7 +129,7 @@ impl Cache {
             bytes: AtomicU64::new(0),
             ring: Mutex::default(),
             rows: RowCache::new(rows_bytes),
-            hits: AtomicU64::new(0),
+            hits: Count::default(),
             misses: AtomicU64::new(0),
         }))
     }
@@ -142,7 +141,7 @@ impl Cache {
 
     /// Lookups that found something; those of rows count only then.
     pub fn hits(&self) -> u64 {
-        self.0.hits.load(Relaxed)
+        self.0.hits.get()
     }
 
     /// Lookups that did not.
@@ -154,8 +153,8 @@ impl Cache {
     /// keyspace and the key's [`hash_key`](super::hash_key).
     #[inline]
     pub(crate) fn row(&self, place: RowPlace, version: u64, lookup: &Lookup<'_>) -> Option<Found> {
-        let found = self.0.rows.get(place)?.answer(version, lookup)?;
-        self.0.hits.fetch_add(1, Relaxed);
+        let found = self.0.rows.get(place, version, lookup)?;
+        self.0.hits.add();
         Some(found)
     }
 
@@ -176,8 +175,10 @@ impl Cache {
                 continue;
             }
             slot.used.store(false, Relaxed);
-            let held = std::mem::take(&mut *slot.write());
-            self.0.bytes.fetch_sub(held.weight(), Relaxed);
+            // First: who keeps something meanwhile either places the slot again, or has
+            // kept it before and it goes with the rest.
+            slot.placed.swap(false, AcqRel);
+            self.0.bytes.fetch_sub(slot.held.clear(), Relaxed);
         }
     }
 }
@@ -193,17 +194,31 @@ impl Slots {
         self.cache.0.bytes_max
     }
 
-    /// What `field` of a page holds.
+    /// What `answer` makes of what `field` of a page holds.
     #[inline]
-    pub fn get<T>(&self, page: usize, field: impl Fn(&Held) -> &Option<Arc<T>>) -> Option<Arc<T>> {
+    pub fn look<T, R>(
+        &self,
+        page: usize,
+        field: impl Fn(&Held) -> &ArcSwapOption<T>,
+        answer: impl FnOnce(&Arc<T>) -> R,
+    ) -> Option<R> {
         let slot = &self.slots[page];
-        let found = field(&slot.held.read().unwrap_or_else(PoisonError::into_inner)).clone();
-        let counter = if found.is_some() { &self.cache.0.hits } else { &self.cache.0.misses };
-        counter.fetch_add(1, Relaxed);
-        if found.is_some() && !slot.used.load(Relaxed) {
+        let held = field(&slot.held).load();
+        let Some(found) = &*held else {
+            self.cache.0.misses.fetch_add(1, Relaxed);
+            return None;
+        };
+        self.cache.0.hits.add();
+        if !slot.used.load(Relaxed) {
             slot.used.store(true, Relaxed);
         }
-        found
+        Some(answer(found))
+    }
+
+    /// What `field` of a page holds, to hold on to.
+    #[inline]
+    pub fn get<T>(&self, page: usize, field: impl Fn(&Held) -> &ArcSwapOption<T>) -> Option<Arc<T>> {
+        self.look(page, field, Arc::clone)
     }
 
     /// True if the keys or values of a page that have just been missed are worth keeping.
@@ -220,23 +235,21 @@ impl Slots {
     pub fn keep<T: Block>(
         self: &Arc<Self>,
         page: usize,
-        field: impl Fn(&mut Held) -> &mut Option<Arc<T>>,
+        field: impl Fn(&Held) -> &ArcSwapOption<T>,
         block: &Arc<T>,
     ) {
-        let bytes = weight(&**block) as u64;
-        if bytes > self.bytes_max() / LARGEST_SHARE {
+        let bytes = weight(&**block);
+        let slot = &self.slots[page];
+        let field = field(&slot.held);
+        if bytes > self.bytes_max() / LARGEST_SHARE || field.load().is_some() {
             return;
         }
-        let mut held = self.slots[page].write();
-        let begins = held.weights().next().is_none();
-        let field = field(&mut held);
-        if field.is_some() {
-            return;
+        let held = &self.cache.0.bytes;
+        held.fetch_add(bytes, Relaxed);
+        if let Some(before) = field.swap(Some(Arc::clone(block))) {
+            held.fetch_sub(weight(&*before), Relaxed);
         }
-        *field = Some(Arc::clone(block));
-        self.cache.0.bytes.fetch_add(bytes, Relaxed);
-        drop(held);
-        if begins {
+        if !slot.placed.swap(true, AcqRel) {
             self.cache.ring().push_back(Place { slots: Arc::downgrade(self), page });
         }
         self.cache.evict();
@@ -250,7 +263,7 @@ impl Slots {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        let held = self.slots.iter().map(|slot| slot.write().weight()).sum();
+        let held = self.slots.iter().map(|slot| slot.held.clear()).sum();
         if held > 0 {
             self.cache.0.bytes.fetch_sub(held, Relaxed);
             self.cache.ring().retain(|place| !std::ptr::eq(place.slots.as_ptr(), self));
@@ -271,7 +284,7 @@ mod tests {
     }
 
     fn keep(slots: &Arc<Slots>, number: usize, bytes: usize) {
-        slots.keep(number, |held| &mut held.values, &page(bytes));
+        slots.keep(number, |held| &held.values, &page(bytes));
     }
 
     fn holds(slots: &Slots, number: usize) -> bool {

@@ -3,6 +3,7 @@
 //! themselves are looked at only among equal heads.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -143,6 +144,14 @@ impl KeysPage {
             Some(heads) => heads.up_to(wanted, |row| self.page.get(row)),
             None => self.count(|key| key <= wanted),
         }
+    }
+
+    /// The rows of a key.
+    #[inline]
+    pub fn rows_of(&self, key: &[u8]) -> Range<usize> {
+        let start = self.lower_bound(key);
+        let end = (start..self.rows()).find(|row| self.get(*row) != key);
+        start..end.unwrap_or(self.rows())
     }
 
     /// The number of keys, from the first on, of which `before` is true.

@@ -10,11 +10,11 @@
 //! when it is read for the second time within a while; what is read but once costs a word.
 //! Source of the idea: the doorkeeper of "TinyLFU" (Einziger et al., 2017).
 
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use quick_cache::{Weighter, sync};
 
 use crate::cursor::{Found, Lookup};
 use crate::key::{Expiry, KeyspaceId};
@@ -22,21 +22,41 @@ use crate::key::{Expiry, KeyspaceId};
 /// Most bytes of a key and its value; a larger one is worth its page.
 const ROW_BYTES_MAX: usize = 2 << 10;
 
-/// Bytes of an entry beside key and value.
-const ENTRY_BYTES: usize = 152;
+/// Bytes of an entry beside key and value, those of the allocator among them.
+const ENTRY_BYTES: usize = 160;
 
 /// Typical bytes of an entry, to size the tables.
 const TYPICAL_BYTES: u64 = 256;
 
+/// Rows of a set.
+const WAYS: usize = 4;
+
 /// A keyspace, and the hash of a key.
 pub(super) type Place = (KeyspaceId, u64);
-type Rows = sync::Cache<Place, Row, ByWeight, BuildHasherDefault<PlaceHasher>>;
 
+/// A hash table of sets, each of few rows. A row is looked up without a write to memory
+/// that other readers look at.
 #[derive(Debug)]
 pub(super) struct RowCache {
-    rows: Rows,
+    bytes_max: u64,
+    bytes: AtomicU64,
+    /// A power of two of them, made with the first row.
+    sets: OnceLock<Box<[Set]>>,
+    /// The set where room was made last.
+    hand: AtomicUsize,
     /// Of rows that were read and are not kept, a part of their hash each.
     seen: Box<[AtomicU32]>,
+}
+
+/// A line of memory.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Set {
+    rows: [ArcSwapOption<Row>; WAYS],
+    /// A part of the hash of each row.
+    tags: [AtomicU32; WAYS],
+    /// Which were read since somebody looked for room.
+    used: [AtomicBool; WAYS],
 }
 
 /// The newest entry of a key in all tables of a version: a value.
@@ -53,6 +73,15 @@ pub(super) struct Row {
 }
 
 impl Row {
+    fn weight(&self) -> u64 {
+        (self.bytes.len() + ENTRY_BYTES) as u64
+    }
+
+    /// True if the row is of the same key as another, perhaps in another version.
+    fn is_of_key_of(&self, other: &Row) -> bool {
+        self.bytes.get(..self.key_len) == other.bytes.get(..other.key_len)
+    }
+
     /// What the row says in a version, where that needs no look into its page.
     pub fn answer(&self, version: u64, lookup: &Lookup<'_>) -> Option<Found> {
         let (seq_min, seq_max) = self.seqs;
@@ -71,66 +100,98 @@ impl RowCache {
     /// Rows of at most `bytes` bytes.
     pub fn new(bytes: u64) -> RowCache {
         let typical = (bytes / TYPICAL_BYTES).max(16) as usize;
-        let lifecycle = sync::DefaultLifecycle::default();
-        let rows = Rows::with(typical, bytes, ByWeight, BuildHasherDefault::default(), lifecycle);
-        let seen = (0..typical.next_power_of_two()).map(|_| AtomicU32::new(0)).collect();
-        RowCache { rows, seen }
+        RowCache {
+            bytes_max: bytes,
+            bytes: AtomicU64::new(0),
+            sets: OnceLock::new(),
+            hand: AtomicUsize::new(0),
+            seen: (0..typical.next_power_of_two()).map(|_| AtomicU32::new(0)).collect(),
+        }
     }
 
+    /// Bytes of rows.
     pub fn weight(&self) -> u64 {
-        self.rows.weight()
+        self.bytes.load(Relaxed)
     }
 
-    pub fn get(&self, place: Place) -> Option<Row> {
-        self.rows.get(&place)
+    /// What is kept of a key in a version.
+    #[inline]
+    pub fn get(&self, place: Place, version: u64, lookup: &Lookup<'_>) -> Option<Found> {
+        let (at, tag) = mix(place);
+        let sets = self.sets.get()?;
+        let set = &sets[at & (sets.len() - 1)];
+        (0..WAYS).filter(|way| set.tags[*way].load(Relaxed) == tag).find_map(|way| {
+            let found = set.rows[way].load().as_ref()?.answer(version, lookup)?;
+            if !set.used[way].load(Relaxed) {
+                set.used[way].store(true, Relaxed);
+            }
+            Some(found)
+        })
     }
 
     /// Keeps a row with so many bytes of key and value, if it was noted before and few
     /// others since.
-    pub fn note(&self, (keyspace, hash): Place, bytes: usize, row: impl FnOnce() -> Row) {
+    pub fn note(&self, place: Place, bytes: usize, row: impl FnOnce() -> Row) {
         if bytes > ROW_BYTES_MAX {
             return;
         }
-        let slot = &self.seen[hash as usize & (self.seen.len() - 1)];
-        let tag = (hash >> 32) as u32 | 1;
+        let (at, tag) = mix(place);
+        let slot = &self.seen[at & (self.seen.len() - 1)];
         if slot.load(Relaxed) == tag {
-            self.rows.insert((keyspace, hash), row());
+            self.keep(at, tag, row());
         } else {
             slot.store(tag, Relaxed);
         }
     }
+
+    fn keep(&self, at: usize, tag: u32, row: Row) {
+        let sets = self.sets.get_or_init(|| {
+            let sets = (self.seen.len() / WAYS).max(1);
+            (0..sets).map(|_| Set::default()).collect()
+        });
+        let set = &sets[at & (sets.len() - 1)];
+        let way = set.way_for(tag, &row);
+        self.bytes.fetch_add(row.weight(), Relaxed);
+        set.tags[way].store(tag, Relaxed);
+        set.used[way].store(false, Relaxed);
+        self.replace(&set.rows[way], Some(row));
+        while self.bytes.load(Relaxed) > self.bytes_max {
+            let hand = self.hand.fetch_add(1, Relaxed);
+            let set = &sets[hand & (sets.len() - 1)];
+            let unused = (0..WAYS).filter(|way| !set.used[*way].swap(false, Relaxed));
+            unused.for_each(|way| self.replace(&set.rows[way], None));
+        }
+    }
+
+    fn replace(&self, place: &ArcSwapOption<Row>, row: Option<Row>) {
+        if let Some(before) = place.swap(row.map(Arc::new)) {
+            self.bytes.fetch_sub(before.weight(), Relaxed);
+        }
+    }
 }
 
-/// Mixes two integers that nobody chooses to collide.
-#[derive(Clone, Debug, Default)]
-struct PlaceHasher(u64);
-
-impl Hasher for PlaceHasher {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        // Source of the constant: 2^64 over the golden ratio.
-        self.0 = (self.0.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+impl Set {
+    /// Where a row goes: in place of what is said of its key, or where there is nothing,
+    /// or in place of what has not been read for the longest time, roughly.
+    fn way_for(&self, tag: u32, row: &Row) -> usize {
+        let holds = |way: &usize, matches: fn(&Row, &Row) -> bool| {
+            self.rows[*way].load().as_ref().is_some_and(|kept| matches(kept, row))
+        };
+        let same = |way: &usize| self.tags[*way].load(Relaxed) == tag && holds(way, Row::is_of_key_of);
+        let any = |_: &Row, _: &Row| true;
+        (0..WAYS)
+            .find(same)
+            .or_else(|| (0..WAYS).find(|way| !holds(way, any)))
+            .or_else(|| (0..WAYS).find(|way| !self.used[*way].swap(false, Relaxed)))
+            .unwrap_or(tag as usize % WAYS)
     }
 }
 
-#[derive(Clone, Debug)]
-struct ByWeight;
-
-impl Weighter<Place, Row> for ByWeight {
-    fn weight(&self, _: &Place, row: &Row) -> u64 {
-        (row.bytes.len() + ENTRY_BYTES) as u64
-    }
+/// Where a row is looked for, and what tells it from others that are looked for there.
+fn mix((keyspace, hash): Place) -> (usize, u32) {
+    // Source of the constant: 2^64 over the golden ratio.
+    let mixed = hash ^ u64::from(keyspace.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed as usize, (mixed >> 32) as u32 | 1)
 }
 
 #[cfg(test)]
@@ -173,15 +234,17 @@ mod tests {
     #[test]
     fn keeps_what_is_read_twice_and_is_small() {
         let cache = RowCache::new(64 << 10);
-        let keyspace = KeyspaceId(3);
-        let note = |number: u32, value: &[u8]| {
-            let (key, hash) = (number.to_be_bytes(), hash_key(&number.to_be_bytes()));
-            cache.note((keyspace, hash), value.len() + 4, || row(&key, value, Expiry::NEVER));
-            cache.get((keyspace, hash)).is_some()
+        let place = |keyspace: u32, key: u32| (KeyspaceId(keyspace), hash_key(&key.to_be_bytes()));
+        let holds = |keyspace: u32, key: u32| {
+            cache.get(place(keyspace, key), 7, &lookup(&key.to_be_bytes(), 20, 0, 0)).is_some()
+        };
+        let note = |key: u32, value: &[u8]| {
+            cache.note(place(3, key), value.len() + 4, || row(&key.to_be_bytes(), value, Expiry::NEVER));
+            holds(3, key)
         };
         assert!(!note(1, b"small") && note(1, b"small"));
         assert!(!note(2, &[7; 4000]) && !note(2, &[7; 4000]));
-        assert!(cache.get((KeyspaceId(4), hash_key(&1u32.to_be_bytes()))).is_none());
+        assert!(!holds(4, 1));
         // What is read once leaves nothing, and the budget is kept to.
         let weight = cache.weight();
         let collisions = (100..600).filter(|number| note(*number, b"once")).count();
@@ -192,5 +255,32 @@ mod tests {
             assert!(cache.weight() <= 64 << 10);
         }
         assert!(cache.weight() > 16 << 10);
+        // Another version of a row takes its place.
+        let weight = cache.weight();
+        let newest = (1000..3000).rev().find(|number| holds(3, *number)).unwrap();
+        note(newest, &[2; 100]);
+        note(newest, &[2; 100]);
+        assert_eq!(cache.weight(), weight);
+    }
+
+    #[test]
+    fn what_is_read_stays() {
+        let cache = RowCache::new(64 << 10);
+        let place = |key: u32| (KeyspaceId(3), hash_key(&key.to_be_bytes()));
+        let holds = |key: &u32| cache.get(place(*key), 7, &lookup(&key.to_be_bytes(), 20, 0, 0)).is_some();
+        let note = |key: u32| {
+            cache.note(place(key), 104, || row(&key.to_be_bytes(), &[1; 100], Expiry::NEVER));
+        };
+        (0..40).for_each(|key| (0..2).for_each(|_| note(key)));
+        let kept: Vec<u32> = (0..40).filter(holds).collect();
+        assert!(kept.len() > 30);
+        for key in 100..2000 {
+            (0..2).for_each(|_| note(key));
+            kept.iter().for_each(|key| {
+                holds(key);
+            });
+        }
+        let left = kept.iter().filter(|key| holds(key)).count();
+        assert!(left > kept.len() / 2, "{left} of {}", kept.len());
     }
 }

@@ -1,5 +1,6 @@
 //! An open SSTable: point reads and verification.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -96,19 +97,16 @@ impl Table {
     /// The last page that may hold `key`, if the filter lets it be there.
     fn candidate(&self, key: &[u8], hash: u64) -> Result<Option<usize>> {
         let Some(last) = self.index.last_at_or_below(key) else { return Ok(None) };
-        let may_hold = self.filter(self.index.group_of(last))?.may_hold(hash);
-        Ok(may_hold.then_some(last))
+        Ok(self.may_hold(self.index.group_of(last), hash)?.then_some(last))
     }
 
     /// Page and row of the newest version of `key` at or before `seq`; `last` is its
     /// last page.
     fn locate(&self, key: &[u8], last: usize, seq: SequenceNumber) -> Result<Option<(usize, usize)>> {
         for page in self.index.first_holding(key, last)..=last {
-            let keys = self.keys_to_search(page)?;
-            let start = keys.lower_bound(key);
-            let end = (start..keys.rows()).find(|row| keys.get(*row) != key).unwrap_or(keys.rows());
-            if start < end
-                && let Some(row) = self.visible_row(page, start..end, seq)?
+            let rows = self.rows_of(page, key)?;
+            if !rows.is_empty()
+                && let Some(row) = self.visible_row(page, rows, seq)?
             {
                 return Ok(Some((page, row)));
             }
@@ -128,7 +126,7 @@ impl Table {
         let entry = &self.index.pages[page];
         let expires_at = match entry.expiries {
             (_, 0) => Expiry::NEVER,
-            _ => Expiry(self.ints(page, EXPIRY)?.get(row) as u64),
+            _ => Expiry(self.int(page, EXPIRY, row)? as u64),
         };
         self.slots.note_row((self.meta.keyspace, hash), key.len() + value.len(), || Row {
             version,
@@ -141,12 +139,7 @@ impl Table {
     }
 
     /// The first of `rows`, which are versions of one key, at or before `seq`.
-    fn visible_row(
-        &self,
-        page: usize,
-        mut rows: std::ops::Range<usize>,
-        seq: SequenceNumber,
-    ) -> Result<Option<usize>> {
+    fn visible_row(&self, page: usize, mut rows: Range<usize>, seq: SequenceNumber) -> Result<Option<usize>> {
         let entry = &self.index.pages[page];
         if entry.seq_max <= seq.0 as i64 {
             return Ok(Some(rows.start));
@@ -165,14 +158,13 @@ impl Table {
             return Ok(Found::Gone);
         }
         if entry.expiries.1 != 0 {
-            let expiries = self.ints(page, EXPIRY)?;
-            if Expiry(expiries.get(row) as u64).is_past(lookup.now_ms) {
+            if Expiry(self.int(page, EXPIRY, row)? as u64).is_past(lookup.now_ms) {
                 return Ok(Found::Gone);
             }
         }
         let kind = match entry.kind {
             Some(kind) => kind,
-            None => self.kind(page, self.ints(page, KIND)?.get(row))?,
+            None => self.kind(page, self.int(page, KIND, row)?)?,
         };
         match kind {
             ValueKind::Delete => Ok(Found::Gone),
@@ -186,7 +178,7 @@ impl Table {
         if entry.seq_min == entry.seq_max {
             return Ok(SequenceNumber(entry.seq_min as u64));
         }
-        Ok(SequenceNumber(self.ints(page, SEQ)?.get(row) as u64))
+        Ok(SequenceNumber(self.int(page, SEQ, row)? as u64))
     }
 
     /// A cursor over all entries.
@@ -230,24 +222,28 @@ impl Table {
     // --- Through the cache ---------------------------------------------------
 
     pub(super) fn keys(&self, page: usize) -> Result<Arc<KeysPage>> {
-        self.keys_as(page, KeysPage::new)
-    }
-
-    /// The keys of a page, quick to search only if they are kept.
-    fn keys_to_search(&self, page: usize) -> Result<Arc<KeysPage>> {
-        self.keys_as(page, KeysPage::to_search_once)
-    }
-
-    fn keys_as(&self, page: usize, unless_kept: fn(BytesPage) -> KeysPage) -> Result<Arc<KeysPage>> {
-        if let Some(keys) = self.slots.get(page, |held| &held.keys) {
-            return Ok(keys);
+        match self.slots.get(page, |held| &held.keys) {
+            Some(keys) => Ok(keys),
+            None => self.read_keys(page, KeysPage::new),
         }
+    }
+
+    /// The rows of a key in a page.
+    fn rows_of(&self, page: usize, key: &[u8]) -> Result<Range<usize>> {
+        match self.slots.look(page, |held| &held.keys, |keys| keys.rows_of(key)) {
+            Some(rows) => Ok(rows),
+            // Quick to search only if they are kept.
+            None => Ok(self.read_keys(page, KeysPage::to_search_once)?.rows_of(key)),
+        }
+    }
+
+    fn read_keys(&self, page: usize, unless_kept: fn(BytesPage) -> KeysPage) -> Result<Arc<KeysPage>> {
         let raw = self.raw(page, KEY)?;
         if !self.slots.admits(page, KEY) {
             return Ok(Arc::new(unless_kept(self.decode(page, KEY, &raw, BytesPage::decode)?)));
         }
         let keys = self.decode_keys(page, &raw)?;
-        self.slots.keep(page, |held| &mut held.keys, &keys);
+        self.slots.keep(page, |held| &held.keys, &keys);
         Ok(keys)
     }
 
@@ -257,20 +253,20 @@ impl Table {
         }
         let values = self.decode_values(page, &self.raw(page, VALUE)?)?;
         if self.slots.admits(page, VALUE) {
-            self.slots.keep(page, |held| &mut held.values, &values);
+            self.slots.keep(page, |held| &held.values, &values);
         }
         Ok(values)
     }
 
     /// One value, and no more than that where its page is not kept.
     fn value(&self, page: usize, row: usize) -> Result<Bytes> {
-        if let Some(values) = self.slots.get(page, |held| &held.values) {
-            return Ok(values.slice(row));
+        if let Some(value) = self.slots.look(page, |held| &held.values, |values| values.slice(row)) {
+            return Ok(value);
         }
         let raw = self.raw(page, VALUE)?;
         if self.slots.admits(page, VALUE) {
             let values = self.decode_values(page, &raw)?;
-            self.slots.keep(page, |held| &mut held.values, &values);
+            self.slots.keep(page, |held| &held.values, &values);
             return Ok(values.slice(row));
         }
         let entry = &self.index.pages[page];
@@ -280,21 +276,35 @@ impl Table {
 
     /// A page of one of the columns from [`SEQ`] on.
     pub(super) fn ints(&self, page: usize, column: usize) -> Result<Arc<IntsPage>> {
-        if let Some(ints) = self.slots.get(page, |held| &held.ints[column - SEQ]) {
-            return Ok(ints);
+        match self.slots.get(page, |held| &held.ints[column - SEQ]) {
+            Some(ints) => Ok(ints),
+            None => self.read_ints(page, column),
         }
+    }
+
+    /// A row of such a page.
+    fn int(&self, page: usize, column: usize, row: usize) -> Result<i64> {
+        match self.slots.look(page, |held| &held.ints[column - SEQ], |ints| ints.get(row)) {
+            Some(int) => Ok(int),
+            None => Ok(self.read_ints(page, column)?.get(row)),
+        }
+    }
+
+    fn read_ints(&self, page: usize, column: usize) -> Result<Arc<IntsPage>> {
         let ints = self.decode_ints(page, column, &self.raw(page, column)?)?;
-        self.slots.keep(page, |held| &mut held.ints[column - SEQ], &ints);
+        self.slots.keep(page, |held| &held.ints[column - SEQ], &ints);
         Ok(ints)
     }
 
-    fn filter(&self, group: &GroupEntry) -> Result<Arc<Filter>> {
-        if let Some(filter) = self.slots.get(group.first_page, |held| &held.filter) {
-            return Ok(filter);
+    /// False if the filter of a row group tells that no key of it has this hash.
+    fn may_hold(&self, group: &GroupEntry, hash: u64) -> Result<bool> {
+        let page = group.first_page;
+        if let Some(may_hold) = self.slots.look(page, |held| &held.filter, |filter| filter.may_hold(hash)) {
+            return Ok(may_hold);
         }
         let filter = Arc::new(self.read_filter(group)?);
-        self.slots.keep(group.first_page, |held| &mut held.filter, &filter);
-        Ok(filter)
+        self.slots.keep(page, |held| &held.filter, &filter);
+        Ok(filter.may_hold(hash))
     }
 
     pub(super) fn read_filter(&self, group: &GroupEntry) -> Result<Filter> {

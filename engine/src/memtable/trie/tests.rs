@@ -85,7 +85,7 @@ fn here(cursor: &dyn Cursor) -> Option<Entry> {
 fn check(table: &Arc<TrieMemtable>, model: &Model, context: &str) {
     assert_eq!(table.entries(), model.len(), "{context}");
     let all: Vec<Entry> = model.iter().map(modelled).collect();
-    let mut cursor = Arc::clone(table).cursor();
+    let mut cursor = Arc::clone(table).cursor(None);
     cursor.seek_first().unwrap();
     for entry in &all {
         assert_eq!(here(&*cursor).as_ref(), Some(entry), "{context}");
@@ -155,7 +155,7 @@ fn like_a_model() {
     for seed in 1..=60 {
         let mut random = Random(seed);
         let (table, mut model) = (Arc::new(TrieMemtable::default()), Model::new());
-        let mut cursor = Arc::clone(&table).cursor();
+        let mut cursor = Arc::clone(&table).cursor(None);
         for step in 0..random.below(1500) {
             let context = format!("seed {seed}, step {step}");
             let (key, seq) = (random.key(), 1 + random.below(40));
@@ -191,7 +191,7 @@ fn cursors_stay_valid_beside_inserts() {
             table.insert(put(&key, seq).borrowed());
         }
         before.sort();
-        let mut cursor = Arc::clone(&table).cursor();
+        let mut cursor = Arc::clone(&table).cursor(None);
         if reverse {
             cursor.seek_last().unwrap()
         } else {
@@ -328,7 +328,7 @@ fn an_empty_table() {
     let table = Arc::new(TrieMemtable::default());
     assert_eq!((table.entries(), table.bytes()), (0, 0));
     assert_eq!(table.get(b"", SequenceNumber::MAX), None);
-    let mut cursor = Arc::clone(&table).cursor();
+    let mut cursor = Arc::clone(&table).cursor(None);
     assert_eq!(here(&*cursor), None, "a fresh cursor stands nowhere");
     check(&table, &Model::new(), "empty");
     cursor.seek(b"", SequenceNumber::MAX).unwrap();

@@ -90,6 +90,19 @@ impl Leaf {
     }
 }
 
+/// Those of the versions of a key that a reader has need of, from the newest on; all
+/// without one.
+pub fn needed(versions: &[Version], reader: Option<SequenceNumber>) -> impl Iterator<Item = &Version> {
+    let seen = reader.map_or(versions.len(), |seq| versions.partition_point(|version| version.seq <= seq));
+    let mut versions = versions[..seen].iter().rev();
+    let mut hidden = false;
+    std::iter::from_fn(move || {
+        let version = versions.next().filter(|_| !hidden)?;
+        hidden = reader.is_some() && version.kind != ValueKind::Merge;
+        Some(version)
+    })
+}
+
 /// Leaves and nodes; empty without a root. Each node has two branches at least.
 #[derive(Debug, Default)]
 pub(super) struct Tree {

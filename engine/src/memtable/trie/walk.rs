@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 use std::iter;
 use std::ops::Bound;
 
-use super::Probe;
 use super::node::{Branch, Link};
-use super::tree::{Leaf, Tree, Version, shared_prefix};
+use super::tree::{Leaf, Tree, Version, needed, shared_prefix};
+use super::{Probe, Wanted};
 use crate::key::Entry;
 
 /// A way from the root down to a leaf.
@@ -114,8 +114,8 @@ impl<'t> Walk<'t> {
     }
 }
 
-/// Appends up to `count` entries from `start` on, ascending.
-pub(super) fn after(tree: &Tree, start: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
+/// Appends what is wanted from `start` on, ascending.
+pub(super) fn after(tree: &Tree, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Entry>) {
     let mut walk = Walk::new(tree);
     let first = match start {
         Bound::Unbounded => tree.root().map(|root| walk.first(root)),
@@ -129,10 +129,8 @@ pub(super) fn after(tree: &Tree, start: Bound<Probe<'_>>, count: usize, entries:
     };
     let more = iter::from_fn(|| walk.next()).map(|leaf| (leaf, leaf.versions()));
     let found = iter::once((first, versions)).chain(more);
-    copy(
-        found.flat_map(|(leaf, versions)| iter::repeat(leaf).zip(versions.iter().rev())).take(count),
-        entries,
-    );
+    let found = found.flat_map(|(leaf, versions)| iter::repeat(leaf).zip(needed(versions, wanted.reader)));
+    copy(found.take(wanted.count), entries);
 }
 
 /// Appends up to `count` entries up to `end`, descending.
