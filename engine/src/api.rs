@@ -215,9 +215,10 @@ pub const FIRST_PAGE_BYTES: usize = 4 * 1024;
 /// disappears, small enough to stay in a processor's cache.
 pub const PAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of the page after one of `bytes`.
-pub fn next_page_bytes(bytes: usize) -> usize {
-    (2 * bytes).min(PAGE_BYTES_MAX)
+/// Bytes of the next page of a scan whose pages so far had `read` bytes: half as many, so
+/// that a caller who stops has had little made that nobody looks at.
+pub fn next_page_bytes(read: usize) -> usize {
+    (read / 2).clamp(FIRST_PAGE_BYTES, PAGE_BYTES_MAX)
 }
 
 /// Pairs one by one; after an error there are no more.
@@ -226,7 +227,7 @@ pub type Pairs = Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>;
 /// Walks a scan pair by pair.
 pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Bytes)>> + Send {
     let mut page = Page::default().pairs();
-    let (mut over, mut bytes) = (false, FIRST_PAGE_BYTES);
+    let (mut over, mut read) = (false, 0_usize);
     std::iter::from_fn(move || {
         loop {
             if let Some(pair) = page.next() {
@@ -235,11 +236,11 @@ pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Byt
             if over {
                 return None;
             }
-            match scan.next_page(bytes) {
+            match scan.next_page(next_page_bytes(read)) {
                 Ok(next) if next.is_empty() => over = true,
                 Ok(next) => {
                     page = next.pairs();
-                    bytes = next_page_bytes(bytes);
+                    read = read.saturating_add(next.0.len());
                 }
                 Err(error) => {
                     over = true;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::{Db, Engine, Keyspace, Parts};
 use crate::api::{
-    CompactionProgress, Database, DatabaseTransaction, FIRST_PAGE_BYTES, Page, PageBuilder, Progress, Scan,
-    ScanRange, SnapshotId, next_page_bytes,
+    CompactionProgress, Database, DatabaseTransaction, Page, PageBuilder, Progress, Scan, ScanRange,
+    SnapshotId, next_page_bytes,
 };
 use crate::background::Wanted;
 use crate::batch::WriteBatch;
@@ -182,24 +182,26 @@ impl Database for Db {
 pub(super) struct PageScan {
     engine: Arc<Engine>,
     rows: RowCursor,
-    /// Bytes of the page before: the next one may have as many.
-    page_bytes: usize,
+    /// Bytes of the pages so far.
+    read: usize,
 }
 
 impl PageScan {
     pub fn new(engine: Arc<Engine>, rows: RowCursor) -> PageScan {
-        PageScan { engine, rows, page_bytes: FIRST_PAGE_BYTES / 2 }
+        PageScan { engine, rows, read: 0 }
     }
 }
 
 impl Scan for PageScan {
     fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
         self.engine.parts.core.check_open()?;
-        let mut page = PageBuilder::with_capacity(next_page_bytes(self.page_bytes).min(bytes_max));
+        let bytes = next_page_bytes(self.read).min(bytes_max);
+        // With room for the pair that reaches beyond.
+        let mut page = PageBuilder::with_capacity(bytes + bytes / 8);
         while (page.is_empty() || page.len() < bytes_max) && self.rows.advance()? {
             page.push(self.rows.key(), self.rows.value());
         }
-        self.page_bytes = page.len();
+        self.read = self.read.saturating_add(page.len());
         Ok(page.finish())
     }
 }

@@ -15,7 +15,7 @@ use crate::key::{Entry, EntryRef, SequenceNumber, ValueKind};
 /// Entries that are copied at a seek; each time that a cursor goes on, so many times as
 /// many; and at most.
 const CHUNK_ENTRIES: usize = 4;
-const CHUNK_GROWTH: usize = 4;
+const CHUNK_GROWTH: usize = 2;
 const CHUNK_ENTRIES_MAX: usize = 128;
 
 /// Entries passed by one by one before a walk seeks past those of their key.

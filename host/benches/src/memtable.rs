@@ -174,7 +174,7 @@ impl Table for Ours {
     }
 
     fn scan(&self, start: &[u8], visit: &mut dyn FnMut(&[u8]) -> bool) {
-        let mut cursor = Arc::clone(&self.0).cursor();
+        let mut cursor = Arc::clone(&self.0).cursor(None);
         // A cursor over memory has nothing that could fail.
         let mut moved = cursor.seek(start, SequenceNumber::MAX);
         while let (Ok(()), Some(entry)) = (&moved, cursor.entry())

@@ -3,7 +3,7 @@
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::PathBuf;
 
-use duramen::api::{FIRST_PAGE_BYTES, next_page_bytes};
+use duramen::api::next_page_bytes;
 use duramen::{Database, Durability, KeyspaceId, ScanRange, WriteBatch};
 use duramen_host::{Sandbox, SandboxOptions};
 
@@ -37,9 +37,9 @@ impl Sandboxed {
     /// Shows the pairs of `range` until told to stop.
     fn walk(&self, range: &ScanRange, show: Show<'_>) -> Result<()> {
         let mut scan = self.sandbox.scan(self.keyspace, range, None)?;
-        let mut page_bytes = FIRST_PAGE_BYTES;
+        let mut read = 0;
         loop {
-            let page = scan.next_page(page_bytes)?;
+            let page = scan.next_page(next_page_bytes(read))?;
             if page.is_empty() {
                 return Ok(());
             }
@@ -49,7 +49,7 @@ impl Sandboxed {
                     return Ok(());
                 }
             }
-            page_bytes = next_page_bytes(page_bytes);
+            read += page.0.len();
         }
     }
 }
