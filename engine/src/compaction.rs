@@ -19,7 +19,7 @@ use crate::keyspace::{Keyspace, View};
 use crate::merge::{MergeCursor, Source};
 use crate::options::Budget;
 use crate::range_delete::RangeDeletes;
-use crate::sstable::TableMeta;
+use crate::sstable::{Purpose, TableMeta};
 use crate::stats::JobStats;
 use crate::sync::lock;
 use crate::version::{Run, RunCursor, TableHandle, Version};
@@ -105,7 +105,9 @@ impl Compaction {
         // Where tables end together, later merges take few that they need not.
         let boundaries: &[_] = older.last().map_or(&[], |run| &run.tables);
         let merge = |range: KeyRange| {
-            let sources = runs.iter().map(|run| Source::Run(RunCursor::new(Arc::clone(run), 0..run.len())));
+            let sources = runs
+                .iter()
+                .map(|run| Source::Run(RunCursor::new(Arc::clone(run), 0..run.len(), Purpose::Rewriting)));
             let inside = |key: &Vec<u8>| range.0.as_ref().is_none_or(|start| key > start);
             let plan = MergePlan {
                 keyspace: Arc::clone(&keyspace),

@@ -19,7 +19,7 @@ use crate::keyspace::{Keyspace, View};
 use crate::merge::{MergeCursor, Source};
 use crate::merge_operator::{self, Operator};
 use crate::range_delete::RangeDeletes;
-use crate::sstable::{Stretch, hash_key};
+use crate::sstable::{Purpose, Stretch, hash_key};
 use crate::version::RunCursor;
 
 /// Key bounds of a scan.
@@ -185,7 +185,7 @@ impl RowCursor {
                 range_deletes.push(Arc::clone(table.table()?.range_deletes()));
             }
             if !within.is_empty() {
-                sources.push(Source::Run(RunCursor::new(Arc::clone(&run.tables), within)));
+                sources.push(Source::Run(RunCursor::new(Arc::clone(&run.tables), within, Purpose::Reading)));
             }
         }
         Ok(RowCursor {

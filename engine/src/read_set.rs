@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::key::{KeyspaceId, SequenceNumber};
 use crate::keyspace::View;
 use crate::read::Bounds;
-use crate::sstable::hash_key;
+use crate::sstable::{Purpose, hash_key};
 
 /// Bytes of keys that are remembered one by one; beyond that, a range stands for
 /// all keys of a keyspace that were read.
@@ -145,7 +145,7 @@ fn first_newer(view: &View, bounds: &Bounds, above: SequenceNumber) -> Result<Op
             if let Some(key) = table.range_deletes().first_within(start, end, above) {
                 return Ok(Some(key.to_vec()));
             }
-            let found = first_entry(&mut Arc::clone(table).cursor(), start, end, above)?;
+            let found = first_entry(&mut Arc::clone(table).cursor(Purpose::Reading), start, end, above)?;
             if found.is_some() {
                 return Ok(found);
             }

@@ -43,7 +43,7 @@ mod verify;
 mod writer;
 
 pub use cache::Cache;
-pub use cursor::TableCursor;
+pub use cursor::{Purpose, TableCursor};
 pub use filter::hash_key;
 pub(crate) use filter::{FILTER_BLOCK_BYTES, filter_bit, filter_block};
 pub(crate) use salvage::{Lost, SalvageCursor, SalvageTable};

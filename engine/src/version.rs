@@ -19,7 +19,7 @@ use crate::edit::Placed;
 use crate::error::{Error, Result};
 use crate::filename;
 use crate::key::{EntryRef, FileNumber, SequenceNumber};
-use crate::sstable::{Cache, StoredPage, Stretch, Table, TableCursor, TableMeta};
+use crate::sstable::{Cache, Purpose, StoredPage, Stretch, Table, TableCursor, TableMeta};
 use crate::storage::Storage;
 use crate::sync::{Mutex, lock};
 use crate::trash::Trash;
@@ -265,14 +265,15 @@ pub struct RunCursor {
     tables: Arc<Vec<Arc<TableHandle>>>,
     /// Those that it walks.
     range: Range<usize>,
+    purpose: Purpose,
     /// The table under the cursor and its index.
     current: Option<(usize, TableCursor)>,
 }
 
 impl RunCursor {
     /// A cursor over a range of `tables`, which do not overlap and are in order.
-    pub fn new(tables: Arc<Vec<Arc<TableHandle>>>, range: Range<usize>) -> Self {
-        RunCursor { tables, range, current: None }
+    pub fn new(tables: Arc<Vec<Arc<TableHandle>>>, range: Range<usize>, purpose: Purpose) -> Self {
+        RunCursor { tables, range, purpose, current: None }
     }
 
     /// Number of the tables, from the first one on, of which `before` is true.
@@ -313,7 +314,7 @@ impl RunCursor {
         let keep = matches!(&self.current, Some((at, _)) if *at == index);
         let cursor = match self.current.take() {
             Some((_, cursor)) if keep => cursor,
-            _ => Arc::clone(self.tables[index].table()?).cursor(),
+            _ => Arc::clone(self.tables[index].table()?).cursor(self.purpose),
         };
         Ok(&mut self.current.insert((index, cursor)).1)
     }

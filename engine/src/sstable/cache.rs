@@ -26,6 +26,7 @@ use super::filter::Filter;
 use super::keys::KeysPage;
 use super::page::{BytesPage, IntsPage};
 use super::row_cache::{Place as RowPlace, Row, RowCache};
+use super::schema::VALUE;
 use crate::count::Count;
 use crate::cursor::{Found, Lookup};
 
@@ -84,6 +85,14 @@ pub(super) struct Held {
     pub ints: [ArcSwapOption<IntsPage>; 3],
     /// Of the row group that begins with the page.
     pub filter: ArcSwapOption<Filter>,
+}
+
+/// What a page held when a walk came by.
+#[derive(Default)]
+pub(super) struct Passed {
+    pub keys: Option<Arc<KeysPage>>,
+    pub values: Option<Arc<BytesPage>>,
+    pub ints: [Option<Arc<IntsPage>>; 3],
 }
 
 impl Held {
@@ -158,6 +167,11 @@ impl Cache {
         Some(found)
     }
 
+    fn has_room(&self) -> bool {
+        let Inner { bytes, bytes_max, .. } = &*self.0;
+        bytes.load(Relaxed) + bytes_max / ROOM_SHARE < *bytes_max
+    }
+
     fn ring(&self) -> MutexGuard<'_, VecDeque<Place>> {
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,6 +208,12 @@ impl Slots {
         self.cache.0.bytes_max
     }
 
+    /// Bytes that are held, of all tables.
+    #[cfg(test)]
+    pub fn bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
     /// What `answer` makes of what `field` of a page holds.
     #[inline]
     pub fn look<T, R>(
@@ -215,6 +235,14 @@ impl Slots {
         Some(answer(found))
     }
 
+    /// What a page holds, for a walk that comes by: that it finds nothing is no miss, and
+    /// what it finds is not the hotter for it.
+    pub fn pass(&self, page: usize) -> Passed {
+        let Held { keys, values, ints, .. } = &self.slots[page].held;
+        let ints = ints.each_ref().map(ArcSwapOption::load_full);
+        Passed { keys: keys.load_full(), values: values.load_full(), ints }
+    }
+
     /// What `field` of a page holds, to hold on to.
     #[inline]
     pub fn get<T>(&self, page: usize, field: impl Fn(&Held) -> &ArcSwapOption<T>) -> Option<Arc<T>> {
@@ -223,12 +251,24 @@ impl Slots {
 
     /// True if the keys or values of a page that have just been missed are worth keeping.
     pub fn admits(&self, page: usize, column: usize) -> bool {
-        let cache = &self.cache.0;
-        let now = (cache.misses.load(Relaxed) as u32).max(1);
+        let (before, since) = self.miss(page, column);
+        self.cache.has_room() || (before && since <= MISSES_PER_SLOT * self.cache.ring().len())
+    }
+
+    /// True if a page that a walk has just read, or some of it, is worth keeping: another
+    /// one has read it before, and nothing has to go for it.
+    pub fn admits_passing(&self, page: usize) -> bool {
+        let held = &self.slots[page].held;
+        let all = held.keys.load().is_some() && held.values.load().is_some();
+        !all && self.miss(page, VALUE).0 && self.cache.has_room()
+    }
+
+    /// Notes a miss of the keys or values of a page; answers if there was one before, and
+    /// how many of any page since.
+    fn miss(&self, page: usize, column: usize) -> (bool, usize) {
+        let now = (self.cache.0.misses.load(Relaxed) as u32).max(1);
         let before = self.slots[page].missed[column].swap(now, Relaxed);
-        let has_room = cache.bytes.load(Relaxed) + cache.bytes_max / ROOM_SHARE < cache.bytes_max;
-        let since = now.wrapping_sub(before) as usize;
-        has_room || (before != 0 && since <= MISSES_PER_SLOT * self.cache.ring().len())
+        (before != 0, now.wrapping_sub(before) as usize)
     }
 
     /// Keeps `block` in `field` of a page, unless there is one or it is too large.

@@ -1,14 +1,16 @@
 //! Walks the entries of a table.
 //!
 //! After a seek the first pages come through the cache, as a point read's do. A
-//! cursor that keeps going reads ahead in windows of one column each, and leaves
-//! the cache alone: a scan of everything must not push out what is hot.
+//! cursor that keeps going takes from the cache what is there and reads the rest ahead in
+//! windows of one column each. A scan of everything must not push out what is hot: of what
+//! is read ahead only that is kept which readers pass again, and only while there is room.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::COLUMNS_MAX;
+use super::cache::Passed;
 use super::page::{IntsPage, Written};
 use super::schema::{EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::stored::StoredPage;
@@ -27,9 +29,19 @@ const WINDOW_BYTES_MIN: usize = 64 << 10;
 const WINDOW_BYTES_MAX: usize = 256 << 10;
 const WINDOWS_PER_CACHE: u64 = 64;
 
+/// What somebody walks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To read, perhaps not for the last time.
+    Reading,
+    /// To write it anew: soon the table will be gone.
+    Rewriting,
+}
+
 /// A cursor over one table.
 pub struct TableCursor {
     table: Arc<Table>,
+    purpose: Purpose,
     /// Where it stands, and the page there.
     current: Option<Position>,
     /// From the first page that is read ahead on.
@@ -58,8 +70,8 @@ impl Position {
 }
 
 impl TableCursor {
-    pub(super) fn new(table: Arc<Table>) -> TableCursor {
-        TableCursor { table, current: None, windows: None, walked: 0 }
+    pub(super) fn new(table: Arc<Table>, purpose: Purpose) -> TableCursor {
+        TableCursor { table, purpose, current: None, windows: None, walked: 0 }
     }
 
     /// True if it stands on an entry.
@@ -155,7 +167,12 @@ impl TableCursor {
         let rows = if self.walked <= CACHED_PAGES {
             self.cached(page)?
         } else {
-            self.windows.get_or_insert_default().rows(&self.table, page, forward)?
+            let windows = self.windows.get_or_insert_default();
+            let rows = windows.rows(&self.table, page, forward, self.table.passed(page))?;
+            if self.purpose == Purpose::Reading {
+                self.table.pass(page, &rows);
+            }
+            rows
         };
         let row = if forward { 0 } else { rows.keys.rows() - 1 };
         self.stand(page, row, rows)
@@ -305,20 +322,33 @@ struct Window {
 }
 
 impl Windows {
-    /// The rows of a page, read ahead in one direction, past the cache.
-    pub fn rows(&mut self, table: &Table, page: usize, forward: bool) -> Result<Rows> {
+    /// The rows of a page: what the cache `passed` of it, and the rest read ahead in one
+    /// direction.
+    pub fn rows(&mut self, table: &Table, page: usize, forward: bool, passed: Passed) -> Result<Rows> {
+        let entry = &table.index.pages[page];
         let mut raw = |column: usize| self.columns[column].raw(table, page, column, forward);
+        let [seqs, kinds, expiries] = passed.ints;
+        let mut ints = |column: usize, held: Option<Arc<IntsPage>>| match held {
+            Some(ints) => Ok(ints),
+            None => table.decode_ints(page, column, &raw(column)?),
+        };
         Ok(Rows {
-            keys: table.decode_keys(page, &raw(KEY)?)?,
-            values: table.decode_values(page, &raw(VALUE)?)?,
-            seqs: table.decode_ints(page, SEQ, &raw(SEQ)?)?,
-            kinds: match table.index.pages[page].kind {
+            seqs: ints(SEQ, seqs)?,
+            kinds: match entry.kind {
                 Some(_) => None,
-                None => Some(table.decode_ints(page, KIND, &raw(KIND)?)?),
+                None => Some(ints(KIND, kinds)?),
             },
-            expiries: match table.index.pages[page].expiries {
+            expiries: match entry.expiries {
                 (_, 0) => None,
-                _ => Some(table.decode_ints(page, EXPIRY, &raw(EXPIRY)?)?),
+                _ => Some(ints(EXPIRY, expiries)?),
+            },
+            keys: match passed.keys {
+                Some(keys) => keys,
+                None => table.decode_keys(page, &raw(KEY)?)?,
+            },
+            values: match passed.values {
+                Some(values) => values,
+                None => table.decode_values(page, &raw(VALUE)?)?,
             },
         })
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::filter::Filter;
 use super::integrity::Integrity;
 use super::page::{self, BytesPage, Content, IntsPage};
-use super::{Cache, Table, TableMeta, hash_key};
+use super::{Cache, Purpose, Table, TableMeta, hash_key};
 use crate::cursor::{Cursor, Lookup};
 use crate::edit::{self, Item};
 use crate::error::Result;
@@ -102,7 +102,7 @@ fn walk(file: &[u8], meta: &TableMeta) -> Result<()> {
     // Damaged pages do not keep the others from being read.
     let verified = table.verify();
     let mut keys = Vec::new();
-    let mut cursor = Arc::clone(&table).cursor();
+    let mut cursor = Arc::clone(&table).cursor(Purpose::Reading);
     let mut walked = cursor.seek_first();
     while let Some(entry) = cursor.entry().filter(|_| walked.is_ok() && keys.len() < ENTRIES_MAX) {
         keys.push(entry.key.to_vec());

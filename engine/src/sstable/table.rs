@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::TableMeta;
-use super::cache::{Cache, Slots};
-use super::cursor::TableCursor;
+use super::cache::{Cache, Passed, Slots};
+use super::cursor::{Purpose, TableCursor};
 use super::filter::Filter;
 use super::index::{GroupEntry, Index};
 use super::keys::KeysPage;
@@ -182,8 +182,8 @@ impl Table {
     }
 
     /// A cursor over all entries.
-    pub fn cursor(self: Arc<Self>) -> TableCursor {
-        TableCursor::new(self)
+    pub fn cursor(self: Arc<Self>, purpose: Purpose) -> TableCursor {
+        TableCursor::new(self, purpose)
     }
 
     /// Reads and checks every byte; answers how many. See [`super::verify`].
@@ -317,6 +317,25 @@ impl Table {
 
     pub(super) fn cache_bytes_max(&self) -> u64 {
         self.slots.bytes_max()
+    }
+
+    /// What the cache has of a page, for a walk that comes by.
+    pub(super) fn passed(&self, page: usize) -> Passed {
+        self.slots.pass(page)
+    }
+
+    /// Tells the cache of the rows of a page that a reader walks over.
+    pub(super) fn pass(&self, page: usize, rows: &Rows) {
+        if self.slots.admits_passing(page) {
+            self.slots.keep(page, |held| &held.keys, &rows.keys);
+            self.slots.keep(page, |held| &held.values, &rows.values);
+            self.slots.keep(page, |held| &held.ints[0], &rows.seqs);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn cached_bytes(&self) -> u64 {
+        self.slots.bytes()
     }
 
     // --- From raw bytes ------------------------------------------------------

@@ -147,7 +147,7 @@ fn cursors_walk_like_a_list() {
         let entries = entries(&mut random, 900);
         let storage = MemoryStorage::new();
         let meta = write(&storage, &entries, if seed % 3 == 0 { TableOptions::default() } else { small() });
-        let mut cursor = Arc::new(open(&storage, &meta, 1 << 16).unwrap()).cursor();
+        let mut cursor = Arc::new(open(&storage, &meta, 1 << 16).unwrap()).cursor(Purpose::Reading);
         let mut at: Option<usize> = None;
         for _ in 0..6000 {
             let probe = entries[random.below(entries.len() as u64) as usize].0.clone();
@@ -239,7 +239,6 @@ fn large_keys_and_values() {
 
 #[test]
 fn a_get_reads_two_pages_and_a_filtered_miss_none() {
-    use crate::storage::trace::TraceStorage;
     let entries: Vec<Entry> =
         (0..5000).map(|i| (format!("{i:06}").into_bytes(), i + 1, ValueKind::Put, vec![b'v'; 100])).collect();
     let storage = MemoryStorage::new();
@@ -260,6 +259,65 @@ fn a_get_reads_two_pages_and_a_filtered_miss_none() {
     assert!(misses.count() < 5, "filters answer for absent keys");
 }
 
+#[test]
+fn what_readers_walk_over_twice_is_kept_while_there_is_room() {
+    let mut random = Random(5);
+    let mut value = || (0..100).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
+    let entries: Vec<Entry> =
+        (0..5000).map(|i| (format!("{i:06}").into_bytes(), i + 1, ValueKind::Put, value())).collect();
+    let storage = MemoryStorage::new();
+    let meta = write(&storage, &entries, TableOptions::default());
+    let trace = TraceStorage::new(Arc::new(storage));
+    let open = |cache_bytes: u64| {
+        let file = trace.open(PATH).unwrap();
+        Arc::new(Table::open(file, PATH.into(), &meta, Cache::new(cache_bytes)).unwrap())
+    };
+    let walk = |table: &Arc<Table>, purpose: Purpose, forward: bool| {
+        trace.take();
+        let mut cursor = Arc::clone(table).cursor(purpose);
+        if forward {
+            cursor.seek_first().unwrap()
+        } else {
+            cursor.seek_last().unwrap()
+        }
+        let mut found = Vec::new();
+        while let Some(EntryRef { key, seq, kind, value, .. }) = cursor.entry() {
+            found.push((key.to_vec(), seq.0, kind, value.to_vec()));
+            if forward { cursor.next().unwrap() } else { cursor.prev().unwrap() }
+        }
+        if !forward {
+            found.reverse();
+        }
+        assert_eq!(found, entries);
+        trace.take().lines().count()
+    };
+    let table = open(64 << 20);
+    table.verify().unwrap();
+    trace.take();
+    table.verify().unwrap();
+    let verified = trace.take();
+    // Who writes the table anew leaves nothing behind but the first pages.
+    let first = walk(&table, Purpose::Rewriting, true);
+    let kept = table.cached_bytes();
+    assert!(first > 5 && walk(&table, Purpose::Rewriting, true) > 5);
+    assert!(walk(&table, Purpose::Reading, true) > 5, "the first reader");
+    assert_eq!(table.cached_bytes(), kept);
+    assert!(walk(&table, Purpose::Reading, true) > 5, "the second");
+    assert!(table.cached_bytes() > 500_000, "{}", table.cached_bytes());
+    for (purpose, forward) in
+        [(Purpose::Reading, true), (Purpose::Reading, false), (Purpose::Rewriting, true)]
+    {
+        assert_eq!(walk(&table, purpose, forward), 0, "{purpose:?}, forward: {forward}");
+    }
+    // Whether the file is as it was written, the cache cannot tell.
+    table.verify().unwrap();
+    assert_eq!(trace.take(), verified);
+    // Where there is no room nothing has to go.
+    let table = open(128 << 10);
+    (0..4).for_each(|_| assert!(walk(&table, Purpose::Reading, true) > 5));
+    assert!(table.cached_bytes() <= 128 << 10);
+}
+
 /// Reads everything there is: every answer is right, or some part refuses.
 fn survey(storage: &MemoryStorage, meta: &TableMeta, entries: &[Entry]) -> Result<()> {
     let table = open(storage, meta, 1 << 20)?;
@@ -277,7 +335,7 @@ fn wander(storage: &MemoryStorage, meta: &TableMeta, entries: &[Entry]) -> Resul
     for (key, seq, ..) in entries {
         let _ = table.get(&lookup(key, *seq), hash_key(key), None);
     }
-    let mut cursor = table.cursor();
+    let mut cursor = table.cursor(Purpose::Reading);
     cursor.seek_first()?;
     while cursor.entry().is_some() {
         cursor.next()?;
@@ -376,7 +434,7 @@ fn copied_pages_make_the_same_file() {
             .collect();
         let meta = write(&storage, &entries, options.clone());
         let original = storage.read(PATH).unwrap();
-        let mut cursor = Arc::new(open(&storage, &meta, 1 << 20).unwrap()).cursor();
+        let mut cursor = Arc::new(open(&storage, &meta, 1 << 20).unwrap()).cursor(Purpose::Reading);
         storage.remove(PATH).unwrap();
         let file = storage.create(PATH).unwrap();
         let mut writer = TableWriter::new(file, PATH.into(), identity(), options).unwrap();

@@ -2,6 +2,7 @@
 //! indexes, filters and the manifest tell the same story.
 
 use super::TableMeta;
+use super::cache::Passed;
 use super::filter::hash_key;
 use super::index::MAGIC;
 use super::schema::{EXPIRY, KEY, KIND, SEQ};
@@ -31,7 +32,7 @@ pub(super) fn verify(table: &Table) -> Result<u64> {
         let end = table.index.groups.get(ordinal + 1).map_or(table.index.pages.len(), |next| next.first_page);
         let filter = table.read_filter(group)?;
         for page in group.first_page..end {
-            let rows = windows.rows(table, page, true)?;
+            let rows = windows.rows(table, page, true, Passed::default())?;
             windows.check_crcs(table, page)?;
             let kinds = windows.ints(table, page, KIND)?;
             let expiries = match table.index.expires {
