@@ -194,6 +194,13 @@ impl MergeCursor {
         }
     }
 
+    /// Whether two entries on the way forward may have one key: only if this is equal at
+    /// both.
+    #[inline]
+    pub fn rank_here(&self) -> u128 {
+        self.current.map_or(u128::MAX, |current| self.ranks[current])
+    }
+
     /// True if it is worth while to ask for a [`MergeCursor::stretch`].
     #[inline]
     pub fn may_stretch(&self) -> bool {

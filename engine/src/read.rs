@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::cursor::{Cursor, Found, Lookup, Moment};
 use crate::error::Result;
 use crate::gaps::{DEAD_KEYS_MIN, Edge, Walk};
-use crate::key::{SequenceNumber, ValueKind};
+use crate::key::{SequenceNumber, ValueKind, long_head};
 use crate::keyspace::{Keyspace, View};
 use crate::merge::{MergeCursor, Source};
 use crate::merge_operator::{self, Operator};
@@ -140,6 +140,8 @@ pub(crate) struct RowCursor {
     /// Key and value of the row last answered, unless it is in a stretch. The value is
     /// not copied from where the merge stands until it has to be: then it is `None`.
     key: Vec<u8>,
+    /// That of the merge where it stood at the key, on the way forward.
+    rank: u128,
     value: Option<Bytes>,
     /// Operands of the row at hand, newest first.
     operands: Vec<Bytes>,
@@ -200,6 +202,7 @@ impl RowCursor {
             own_deletes,
             stretch: None,
             key: Vec::new(),
+            rank: 0,
             value: None,
             operands: Vec::new(),
             view,
@@ -285,6 +288,7 @@ impl RowCursor {
         if let Some((stretch, at)) = self.stretch.take() {
             self.key.clear();
             self.key.extend_from_slice(stretch.key(at));
+            self.rank = long_head(&self.key);
             self.merge.skip(stretch.rows())?;
         }
         Ok(())
@@ -363,12 +367,13 @@ impl RowCursor {
         self.dead_keys = 0;
         let mut passed = 0;
         loop {
-            let entry = self.merge.entry().filter(|entry| below_end(entry.key, &self.bounds.1));
-            let Some(entry) = entry else {
+            let Some(key) = self.merge.key().filter(|key| below_end(key, &self.bounds.1)) else {
                 // Operands without a value below them make one.
                 return self.settle(None);
             };
-            if done && entry.key == self.key {
+            let rank = self.merge.rank_here();
+            let is_same = rank == self.rank && key == self.key;
+            if done && is_same {
                 passed += 1;
                 match passed % VERSIONS_PASSED_MAX {
                     // After every version of the key, as no sequence number is 0.
@@ -378,7 +383,7 @@ impl RowCursor {
                 continue;
             }
             done = false;
-            if !self.operands.is_empty() && entry.key != self.key {
+            if !self.operands.is_empty() && !is_same {
                 return self.settle(None);
             }
             if self.plain && self.operands.is_empty() && self.merge.may_stretch() && self.enter_stretch() {
@@ -398,6 +403,7 @@ impl RowCursor {
             }
             self.key.clear();
             self.key.extend_from_slice(entry.key);
+            self.rank = rank;
             passed = 0;
             let gone = entry.is_gone(self.moment.now_ms) || self.is_hidden(entry.key, entry.seq);
             if !gone && entry.kind == ValueKind::Merge {

@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use super::table::Rows;
 
+/// The row that is compared first in a search from the beginning.
+const FIRST_STEP: usize = 3;
+
 /// Rows of a page from one on, in the direction of a walk.
 #[derive(Debug)]
 pub struct Stretch {
@@ -29,12 +32,32 @@ impl Stretch {
 
     /// Leaves out the rows from `key` on.
     pub fn end_before(&mut self, key: &[u8]) {
-        let len = if self.forward {
-            self.rows.keys.lower_bound(key).saturating_sub(self.from)
-        } else {
-            (self.from + 1).saturating_sub(self.rows.keys.upper_bound(key))
+        let comes_before = |at: &usize| {
+            let row = self.key(*at);
+            if self.forward { row < key } else { row > key }
         };
-        self.len = self.len.min(len);
+        if self.len.checked_sub(1).is_none_or(|last| comes_before(&last)) {
+            return;
+        }
+        // Most are short: steps that double find the end sooner than halves do.
+        let steps = std::iter::successors(Some(FIRST_STEP), |at| Some(2 * at + 1));
+        let mut range = 0..self.len - 1;
+        for at in steps.take_while(|at| *at < self.len - 1) {
+            if !comes_before(&at) {
+                range.end = at;
+                break;
+            }
+            range.start = at + 1;
+        }
+        while !range.is_empty() {
+            let middle = range.start + range.len() / 2;
+            if comes_before(&middle) {
+                range.start = middle + 1;
+            } else {
+                range.end = middle;
+            }
+        }
+        self.len = range.start;
     }
 
     #[inline]
