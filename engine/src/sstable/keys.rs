@@ -138,14 +138,6 @@ impl KeysPage {
         }
     }
 
-    /// The first row whose key is above `wanted`.
-    pub fn upper_bound(&self, wanted: &[u8]) -> usize {
-        match &self.heads {
-            Some(heads) => heads.up_to(wanted, |row| self.page.get(row)),
-            None => self.count(|key| key <= wanted),
-        }
-    }
-
     /// The rows of a key.
     #[inline]
     pub fn rows_of(&self, key: &[u8]) -> Range<usize> {
