@@ -157,10 +157,8 @@ impl Table {
         if (entry.seq_min as u64) < hidden_below.0 && self.sequence(page, row)? < hidden_below {
             return Ok(Found::Gone);
         }
-        if entry.expiries.1 != 0 {
-            if Expiry(self.int(page, EXPIRY, row)? as u64).is_past(lookup.now_ms) {
-                return Ok(Found::Gone);
-            }
+        if entry.expiries.1 != 0 && Expiry(self.int(page, EXPIRY, row)? as u64).is_past(lookup.now_ms) {
+            return Ok(Found::Gone);
         }
         let kind = match entry.kind {
             Some(kind) => kind,
