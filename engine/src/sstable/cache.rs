@@ -3,9 +3,10 @@
 //!
 //! What is decoded hangs in [`Slots`] of its table, by the number of its page: to find it
 //! costs one cache line or two, where a table of hashes costs five, and writes to none that
-//! other readers look at. All slots that hold something stand in a ring. When they hold more than the budget allows, a hand goes
-//! round and empties those that nobody has looked into since it last came by. Source:
-//! CLOCK, "A Paging Experiment with the Multics System" (Corbató, 1968).
+//! other readers look at. All slots that hold something stand in a ring. When they hold
+//! more than the budget allows, a hand goes round and empties those that nobody has looked
+//! into since it last came by. Source: CLOCK, "A Paging Experiment with the Multics System"
+//! (Corbató, 1968).
 //!
 //! Once it is full, a page is kept only if it was missed before so lately that, had it been
 //! kept then, it would still be here: what is read once in a long while neither drives out

@@ -120,6 +120,11 @@ impl KeysPage {
         KeysPage { page, heads: Some(heads), distinct }
     }
 
+    /// See [`BytesPage::apart`].
+    pub fn apart(&self) -> Option<KeysPage> {
+        self.page.apart().map(KeysPage::new)
+    }
+
     pub fn rows(&self) -> usize {
         self.page.rows()
     }

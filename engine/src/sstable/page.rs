@@ -399,7 +399,7 @@ pub(super) struct BytesPage {
     rows: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Place {
     /// All have one length; where the first begins.
     Equal { base: usize, len: usize },
@@ -456,6 +456,14 @@ impl BytesPage {
     #[inline]
     pub fn get(&self, row: usize) -> &[u8] {
         &self.body[self.place.range(row)]
+    }
+
+    /// The page in memory of its own, if it shares it: what is kept of a page that was read
+    /// with others must not keep them all.
+    pub fn apart(&self) -> Option<BytesPage> {
+        let BytesPage { body, place, rows } = self;
+        let own = || BytesPage { body: Bytes::copy_from_slice(body), place: place.clone(), rows: *rows };
+        (!body.is_unique()).then(own)
     }
 
     /// Shares the page's memory.

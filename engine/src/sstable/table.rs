@@ -325,8 +325,10 @@ impl Table {
     /// Tells the cache of the rows of a page that a reader walks over.
     pub(super) fn pass(&self, page: usize, rows: &Rows) {
         if self.slots.admits_passing(page) {
-            self.slots.keep(page, |held| &held.keys, &rows.keys);
-            self.slots.keep(page, |held| &held.values, &rows.values);
+            let keys = rows.keys.apart().map_or_else(|| Arc::clone(&rows.keys), Arc::new);
+            let values = rows.values.apart().map_or_else(|| Arc::clone(&rows.values), Arc::new);
+            self.slots.keep(page, |held| &held.keys, &keys);
+            self.slots.keep(page, |held| &held.values, &values);
             self.slots.keep(page, |held| &held.ints[0], &rows.seqs);
         }
     }

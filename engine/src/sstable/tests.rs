@@ -309,6 +309,11 @@ fn what_readers_walk_over_twice_is_kept_while_there_is_room() {
     {
         assert_eq!(walk(&table, purpose, forward), 0, "{purpose:?}, forward: {forward}");
     }
+    // What was read with others is kept apart from them.
+    assert!((0..table.index.pages.len()).all(|page| {
+        let (keys, values) = (table.keys(page).unwrap(), table.values(page).unwrap());
+        keys.apart().is_none() && values.apart().is_none()
+    }));
     // Whether the file is as it was written, the cache cannot tell.
     table.verify().unwrap();
     assert_eq!(trace.take(), verified);
