@@ -272,22 +272,30 @@ impl Slots {
         (before != 0, now.wrapping_sub(before) as usize)
     }
 
-    /// Keeps `block` in `field` of a page, unless there is one or it is too large.
+    /// True if `field` of a page holds nothing and `block` is not too large for it.
+    pub fn lacks<T: Block>(
+        &self,
+        page: usize,
+        field: impl Fn(&Held) -> &ArcSwapOption<T>,
+        block: &T,
+    ) -> bool {
+        weight(block) <= self.bytes_max() / LARGEST_SHARE && field(&self.slots[page].held).load().is_none()
+    }
+
+    /// Keeps `block` in `field` of a page, if the page [lacks](Slots::lacks) it.
     pub fn keep<T: Block>(
         self: &Arc<Self>,
         page: usize,
         field: impl Fn(&Held) -> &ArcSwapOption<T>,
         block: &Arc<T>,
     ) {
-        let bytes = weight(&**block);
-        let slot = &self.slots[page];
-        let field = field(&slot.held);
-        if bytes > self.bytes_max() / LARGEST_SHARE || field.load().is_some() {
+        if !self.lacks(page, &field, &**block) {
             return;
         }
+        let slot = &self.slots[page];
         let held = &self.cache.0.bytes;
-        held.fetch_add(bytes, Relaxed);
-        if let Some(before) = field.swap(Some(Arc::clone(block))) {
+        held.fetch_add(weight(&**block), Relaxed);
+        if let Some(before) = field(&slot.held).swap(Some(Arc::clone(block))) {
             held.fetch_sub(weight(&*before), Relaxed);
         }
         if !slot.placed.swap(true, AcqRel) {

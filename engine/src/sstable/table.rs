@@ -324,12 +324,22 @@ impl Table {
 
     /// Tells the cache of the rows of a page that a reader walks over.
     pub(super) fn pass(&self, page: usize, rows: &Rows) {
-        if self.slots.admits_passing(page) {
-            let keys = rows.keys.apart().map_or_else(|| Arc::clone(&rows.keys), Arc::new);
-            let values = rows.values.apart().map_or_else(|| Arc::clone(&rows.values), Arc::new);
-            self.slots.keep(page, |held| &held.keys, &keys);
-            self.slots.keep(page, |held| &held.values, &values);
-            self.slots.keep(page, |held| &held.ints[0], &rows.seqs);
+        if !self.slots.admits_passing(page) {
+            return;
+        }
+        let Rows { keys, values, seqs, kinds, expiries } = rows;
+        if self.slots.lacks(page, |held| &held.keys, &**keys) {
+            let own = keys.apart().map_or_else(|| Arc::clone(keys), Arc::new);
+            self.slots.keep(page, |held| &held.keys, &own);
+        }
+        if self.slots.lacks(page, |held| &held.values, &**values) {
+            let own = values.apart().map_or_else(|| Arc::clone(values), Arc::new);
+            self.slots.keep(page, |held| &held.values, &own);
+        }
+        for (column, ints) in [(SEQ, Some(seqs)), (KIND, kinds.as_ref()), (EXPIRY, expiries.as_ref())] {
+            if let Some(ints) = ints {
+                self.slots.keep(page, |held| &held.ints[column - SEQ], ints);
+            }
         }
     }
 

@@ -263,8 +263,12 @@ fn a_get_reads_two_pages_and_a_filtered_miss_none() {
 fn what_readers_walk_over_twice_is_kept_while_there_is_room() {
     let mut random = Random(5);
     let mut value = || (0..100).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
-    let entries: Vec<Entry> =
-        (0..5000).map(|i| (format!("{i:06}").into_bytes(), i + 1, ValueKind::Put, value())).collect();
+    // Pages of one kind alone, and of both.
+    let entries = (0..5000).map(|i| match i > 3000 && i % 9 == 0 {
+        true => (format!("{i:06}").into_bytes(), i + 1, ValueKind::Delete, Vec::new()),
+        false => (format!("{i:06}").into_bytes(), i + 1, ValueKind::Put, value()),
+    });
+    let entries: Vec<Entry> = entries.collect();
     let storage = MemoryStorage::new();
     let meta = write(&storage, &entries, TableOptions::default());
     let trace = TraceStorage::new(Arc::new(storage));
