@@ -156,6 +156,14 @@ pub fn compare_internal(a: (&[u8], SequenceNumber), b: (&[u8], SequenceNumber)) 
     a.0.cmp(b.0).then_with(|| b.1.cmp(&a.1))
 }
 
+/// Number of bytes that both begin with.
+pub fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
+    // Eight bytes at a time: prefixes may be long.
+    let words = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(a, b)| a == b).count() * 8;
+    let rest = a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count();
+    words + rest
+}
+
 /// The first key that is greater than every key with `prefix`, or `None` if
 /// there is none (the prefix is empty or all 0xff).
 pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {

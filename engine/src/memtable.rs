@@ -15,6 +15,7 @@ use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::options::MemtableKind;
 
+mod arena;
 mod contents;
 mod cursor;
 mod node;

@@ -23,7 +23,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::key::{FileNumber, SequenceNumber};
+use crate::key::{FileNumber, SequenceNumber, shared_prefix};
 use crate::scaling::Scaling;
 use crate::sstable::TableMeta;
 use crate::stats::{RunInfo, TableInfo};
@@ -290,7 +290,7 @@ fn fraction(min: &[u8], max: &[u8], key: &[u8]) -> f64 {
     if key >= max {
         return 1.0;
     }
-    let shared = min.iter().zip(max).take_while(|(a, b)| a == b).count();
+    let shared = shared_prefix(min, max);
     let number = |key: &[u8]| {
         let head = key.get(shared..).unwrap_or_default().iter().chain(std::iter::repeat(&0)).take(8);
         head.fold(0.0, |number, byte| number * 256.0 + f64::from(*byte))

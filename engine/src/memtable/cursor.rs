@@ -2,7 +2,6 @@
 //! searches the table, or takes its lock, seldom, and holds nothing of it between
 //! calls but an `Arc`.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +19,9 @@ const CHUNK_ENTRIES_MAX: usize = 128;
 
 /// Entries passed by one by one before a walk seeks past those of their key.
 const PASSED_MAX: usize = 16;
+
+/// After all versions of a key: no commit has this number.
+const AFTER_ALL: SequenceNumber = SequenceNumber(0);
 
 /// What of a table is wanted.
 #[derive(Clone, Copy)]
@@ -63,28 +65,29 @@ impl Copied for Version {
 pub(super) trait Neighbours: Send + Sync {
     type Item: Copied;
 
-    /// Appends what is wanted from `start` on, ascending.
-    fn after(&self, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>);
+    /// Appends what is wanted of what is at or after `start`, ascending; of all without it.
+    fn after(&self, start: Option<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>);
 
-    /// Appends up to `count` entries up to `end`, descending, needed or not.
-    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>);
+    /// Appends up to `count` entries before `end`, descending, needed or not; the last ones
+    /// without it.
+    fn before(&self, end: Option<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>);
 }
 
 /// Appends what is wanted of the versions `from` some place on, to `versions`.
 pub(super) fn collect<'v, I: Iterator<Item = &'v Version>>(
-    from: impl Fn(Bound<Version>) -> I,
-    start: Bound<Probe<'_>>,
+    from: impl Fn(Option<Probe<'_>>) -> I,
+    start: Option<Probe<'_>>,
     Wanted { count, reader }: Wanted,
     versions: &mut Vec<Version>,
 ) {
-    let mut found = from(start.map(Version::sought));
+    let mut found = from(start);
     let Some(reader) = reader else { return versions.extend(found.take(count).cloned()) };
     let mut passed = 0;
     while versions.len() < count
         && let Some(version) = found.next()
     {
         let is_newer = version.seq() > reader;
-        let hides = |before: &Version| before.hides_older() && before.has_key_of(version);
+        let hides = |before: &Version| before.hides_older() && before.key() == version.key();
         if !is_newer && !versions.last().is_some_and(hides) {
             versions.push(version.clone());
             passed = 0;
@@ -92,9 +95,8 @@ pub(super) fn collect<'v, I: Iterator<Item = &'v Version>>(
         }
         passed += 1;
         if passed == PASSED_MAX {
-            // No sequence number is 0: that is after all versions of the key.
-            let seq = if is_newer { reader } else { SequenceNumber(0) };
-            found = from(Bound::Included(Version::sought((version.key(), seq))));
+            let seq = if is_newer { reader } else { AFTER_ALL };
+            found = from(Some((version.key(), seq)));
             passed = 0;
         }
     }
@@ -126,7 +128,7 @@ impl<T: Neighbours> ChunkCursor<T> {
         ChunkCursor { table, chunk: Vec::new(), at: 0, chunk_entries: 0, reader }
     }
 
-    fn fill_forward(&mut self, start: Bound<Probe<'_>>) {
+    fn fill_forward(&mut self, start: Option<Probe<'_>>) {
         self.chunk_entries = (self.chunk_entries * CHUNK_GROWTH).clamp(CHUNK_ENTRIES, CHUNK_ENTRIES_MAX);
         self.chunk.clear();
         let wanted = Wanted { count: self.chunk_entries, reader: self.reader };
@@ -135,7 +137,7 @@ impl<T: Neighbours> ChunkCursor<T> {
         self.at = 0;
     }
 
-    fn fill_backward(&mut self, end: Bound<Probe<'_>>) {
+    fn fill_backward(&mut self, end: Option<Probe<'_>>) {
         self.chunk_entries = (self.chunk_entries * CHUNK_GROWTH).clamp(CHUNK_ENTRIES, CHUNK_ENTRIES_MAX);
         self.chunk.clear();
         self.table.before(end, self.chunk_entries, &mut self.chunk);
@@ -148,25 +150,25 @@ impl<T: Neighbours> ChunkCursor<T> {
 impl<T: Neighbours> Cursor for ChunkCursor<T> {
     fn seek_first(&mut self) -> Result<()> {
         self.chunk_entries = 0;
-        self.fill_forward(Bound::Unbounded);
+        self.fill_forward(None);
         Ok(())
     }
 
     fn seek_last(&mut self) -> Result<()> {
         self.chunk_entries = 0;
-        self.fill_backward(Bound::Unbounded);
+        self.fill_backward(None);
         Ok(())
     }
 
     fn seek(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
         self.chunk_entries = 0;
-        self.fill_forward(Bound::Included((key, seq)));
+        self.fill_forward(Some((key, seq)));
         Ok(())
     }
 
     fn seek_before(&mut self, key: &[u8], seq: SequenceNumber) -> Result<()> {
         self.chunk_entries = 0;
-        self.fill_backward(Bound::Excluded((key, seq)));
+        self.fill_backward(Some((key, seq)));
         Ok(())
     }
 
@@ -176,8 +178,8 @@ impl<T: Neighbours> Cursor for ChunkCursor<T> {
         } else if let Some(last) = self.chunk.pop() {
             let EntryRef { key, seq, kind, .. } = last.borrowed();
             let hides_older = self.reader.is_some() && kind != ValueKind::Merge;
-            let seq = if hides_older { SequenceNumber(0) } else { seq };
-            self.fill_forward(Bound::Excluded((key, seq)));
+            let seq = if hides_older { AFTER_ALL } else { SequenceNumber(seq.0 - 1) };
+            self.fill_forward(Some((key, seq)));
         }
         Ok(())
     }
@@ -188,7 +190,7 @@ impl<T: Neighbours> Cursor for ChunkCursor<T> {
         } else if !self.chunk.is_empty() {
             let first = self.chunk.swap_remove(0);
             let EntryRef { key, seq, .. } = first.borrowed();
-            self.fill_backward(Bound::Excluded((key, seq)));
+            self.fill_backward(Some((key, seq)));
         }
         Ok(())
     }

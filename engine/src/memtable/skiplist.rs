@@ -16,9 +16,13 @@ use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::sync::{Mutex, lock};
 
+use self::node::Node;
+
+mod node;
+
 /// Bytes of an entry beside key and value: its node has a count and, on the
 /// average, two links.
-const ENTRY_BYTES: usize = size_of::<Version>() + 3 * size_of::<usize>();
+const ENTRY_BYTES: usize = size_of::<Node>() + 3 * size_of::<usize>();
 
 /// Writers that copy at once without waiting for each other.
 const SHARDS: usize = 4;
@@ -28,7 +32,7 @@ const SHARDS: usize = 4;
 pub struct SkipListMemtable {
     /// Used with guards of our own, so that a walk costs no count per entry.
     /// Nothing is ever removed, so no guard holds garbage back.
-    list: SkipList<Version, ()>,
+    list: SkipList<Node, ()>,
     /// Where keys and values are copied to, whichever of them is free.
     contents: [Mutex<Contents>; SHARDS],
 }
@@ -41,25 +45,26 @@ impl Default for SkipListMemtable {
 }
 
 impl SkipListMemtable {
-    fn version(&self, entry: &EntryRef<'_>) -> Version {
+    fn node(&self, entry: &EntryRef<'_>) -> Node {
         let mut free = self.contents.iter().find_map(|contents| contents.try_lock().ok());
         let contents = free.get_or_insert_with(|| lock(&self.contents[0]));
-        Version::new(entry, contents)
+        Node::new(entry, contents)
     }
 }
 
 impl Memtable for SkipListMemtable {
     fn insert(&self, entry: EntryRef<'_>) {
-        let version = self.version(&entry);
+        let node = self.node(&entry);
         let guard = epoch::pin();
-        self.list.insert(version, (), &guard).release(&guard);
+        self.list.insert(node, (), &guard).release(&guard);
     }
 
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
         let guard = epoch::pin();
-        let start = Version::sought((key, seq));
+        let start = Node::sought((key, seq));
         let found = self.list.lower_bound(Bound::Included(&start), &guard)?;
-        (found.key().key() == key).then(|| found.key().entry())
+        let version = &found.key().version;
+        (version.key() == key).then(|| version.entry())
     }
 
     fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {
@@ -79,21 +84,24 @@ impl Memtable for SkipListMemtable {
 impl Neighbours for SkipListMemtable {
     type Item = Version;
 
-    fn after(&self, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>) {
+    fn after(&self, start: Option<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>) {
         let guard = &epoch::pin();
-        let from = |start: Bound<Version>| {
-            let first = self.list.lower_bound(start.as_ref(), guard);
-            std::iter::successors(first, |entry| entry.next()).map(|entry| entry.key())
+        let from = |start: Option<Probe<'_>>| {
+            let start = start.map(Node::sought);
+            let bound = start.as_ref().map_or(Bound::Unbounded, Bound::Included);
+            let first = self.list.lower_bound(bound, guard);
+            std::iter::successors(first, |entry| entry.next()).map(|entry| &entry.key().version)
         };
         collect(from, start, wanted, entries);
     }
 
     // Links lead forward alone: each step is a search.
-    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
+    fn before(&self, end: Option<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
         let guard = epoch::pin();
-        let end = end.map(Version::sought);
-        let last = self.list.upper_bound(end.as_ref(), &guard);
+        let end = end.map(Node::sought);
+        let bound = end.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let last = self.list.upper_bound(bound, &guard);
         let found = std::iter::successors(last, |entry| entry.prev());
-        entries.extend(found.take(count).map(|entry| entry.key().clone()));
+        entries.extend(found.take(count).map(|entry| entry.key().version.clone()));
     }
 }

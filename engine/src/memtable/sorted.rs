@@ -1,9 +1,8 @@
-//! The sorted memtable: a B-tree behind a lock. The fastest with one writer.
+//! The sorted memtable: a B+-tree behind a lock. The fastest with one writer.
 
-use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::sync::Arc;
 
+use self::tree::Tree;
 use super::Memtable;
 use super::contents::Contents;
 use super::cursor::{ChunkCursor, Neighbours, Wanted, collect};
@@ -12,9 +11,9 @@ use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::sync::{RwLock, read, write};
 
-/// Bytes of an entry beside key and value. Nodes are two thirds full where keys
-/// come in any order, and a little more than half where they ascend.
-const ENTRY_BYTES: usize = size_of::<Version>() * 5 / 3;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 /// An ordered set of versions.
 #[derive(Debug, Default)]
@@ -24,19 +23,19 @@ pub struct SortedMemtable {
 
 #[derive(Debug, Default)]
 struct Inner {
-    versions: BTreeSet<Version>,
+    tree: Tree,
     contents: Contents,
 }
 
 impl Memtable for SortedMemtable {
     fn insert(&self, entry: EntryRef<'_>) {
-        let Inner { versions, contents } = &mut *write(&self.inner);
-        versions.insert(Version::new(&entry, contents));
+        let Inner { tree, contents } = &mut *write(&self.inner);
+        tree.insert(Version::new(&entry, contents));
     }
 
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
         let inner = read(&self.inner);
-        let version = inner.versions.range(Version::sought((key, seq))..).next()?;
+        let version = inner.tree.from(Some((key, seq))).next()?;
         (version.key() == key).then(|| version.entry())
     }
 
@@ -45,26 +44,25 @@ impl Memtable for SortedMemtable {
     }
 
     fn entries(&self) -> usize {
-        read(&self.inner).versions.len()
+        read(&self.inner).tree.len()
     }
 
     fn bytes(&self) -> usize {
         let inner = read(&self.inner);
-        inner.contents.bytes() + inner.versions.len() * ENTRY_BYTES
+        inner.contents.bytes() + inner.tree.bytes()
     }
 }
 
 impl Neighbours for SortedMemtable {
     type Item = Version;
 
-    fn after(&self, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>) {
-        let versions = &read(&self.inner).versions;
-        collect(|start| versions.range((start, Bound::Unbounded)), start, wanted, entries);
+    fn after(&self, start: Option<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>) {
+        let tree = &read(&self.inner).tree;
+        collect(|start| tree.from(start), start, wanted, entries);
     }
 
-    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
-        let versions = &read(&self.inner).versions;
-        let found = versions.range((Bound::Unbounded, end.map(Version::sought)));
-        entries.extend(found.rev().take(count).cloned());
+    fn before(&self, end: Option<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
+        let tree = &read(&self.inner).tree;
+        entries.extend(tree.back_from(end).take(count).cloned());
     }
 }

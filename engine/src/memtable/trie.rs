@@ -17,7 +17,6 @@
 //! A search takes as many steps as there are forks on its way: few, but for keys
 //! that are each a prefix of the next.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use self::tree::Tree;
@@ -28,7 +27,6 @@ use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::sync::{RwLock, read, write};
 
-mod arena;
 mod node;
 #[cfg(test)]
 mod tests;
@@ -44,11 +42,11 @@ pub struct TrieMemtable {
 impl Neighbours for TrieMemtable {
     type Item = Entry;
 
-    fn after(&self, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Entry>) {
+    fn after(&self, start: Option<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Entry>) {
         walk::after(&read(&self.tree), start, wanted, entries);
     }
 
-    fn before(&self, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
+    fn before(&self, end: Option<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
         walk::before(&read(&self.tree), end, count, entries);
     }
 }

@@ -1,7 +1,7 @@
 //! Bounds of the keys of a page, for the index: exact while keys are short, and
 //! no longer than they need to be beyond that.
 
-use crate::key::prefix_end;
+use crate::key::{prefix_end, shared_prefix};
 
 /// Longest key that is its own bound, in bytes.
 const EXACT_BYTES_MAX: usize = 256;
@@ -12,7 +12,7 @@ pub(super) fn lower(before: &[u8], first: &[u8]) -> Vec<u8> {
     if first.len() <= EXACT_BYTES_MAX || before == first {
         return first.to_vec();
     }
-    let shared = before.iter().zip(first).take_while(|(a, b)| a == b).count();
+    let shared = shared_prefix(before, first);
     first[..first.len().min((shared + 1).max(EXACT_BYTES_MAX))].to_vec()
 }
 

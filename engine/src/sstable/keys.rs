@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::cache::Block;
 use super::page::BytesPage;
-use crate::key::head;
+use crate::key::{head, shared_prefix};
 
 /// Heads of a sorted list of keys, which is kept elsewhere.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Heads {
     /// Takes `count` keys in ascending order.
     pub fn new<'k>(count: usize, key: impl Fn(usize) -> &'k [u8]) -> Heads {
         let Some(last) = count.checked_sub(1) else { return Heads::default() };
-        let shared = key(0).iter().zip(key(last)).take_while(|(a, b)| a == b).count();
+        let shared = shared_prefix(key(0), key(last));
         let heads = (0..count).map(|index| head(key(index).get(shared..).unwrap_or_default())).collect();
         let shared_head = first_of(head(key(0)), shared.min(8));
         Heads { shared, shared_head, heads }

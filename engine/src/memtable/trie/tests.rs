@@ -3,14 +3,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::arena::Arena;
+use super::super::arena::Arena;
 use super::node::{Few, Kind, Node};
-use super::tree::{self, shared_prefix};
+use super::tree;
 use super::*;
-use crate::key::{Expiry, KEY_BYTES_MAX, ValueKind};
+use crate::key::{Expiry, KEY_BYTES_MAX, ValueKind, shared_prefix};
 
 /// Internal keys in their order, and what else an entry has.
 type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Rest>;

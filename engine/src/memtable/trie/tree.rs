@@ -5,10 +5,10 @@ use std::slice;
 
 use bytes::Bytes;
 
+use super::super::arena::Arena;
 use super::super::contents::Contents;
-use super::arena::Arena;
 use super::node::{All, Branch, Branches, Few, Kind, Link, Node, Some48};
-use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind};
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, shared_prefix};
 
 /// What a version has beside its key.
 #[derive(Debug)]
@@ -54,12 +54,6 @@ impl Leaf {
     pub fn versions_at(&self, seq: SequenceNumber) -> &[Version] {
         let all = self.versions();
         &all[..all.partition_point(|version| version.seq <= seq)]
-    }
-
-    /// Those before `seq`.
-    pub fn versions_before(&self, seq: SequenceNumber) -> &[Version] {
-        let all = self.versions();
-        &all[..all.partition_point(|version| version.seq < seq)]
     }
 
     #[inline]
@@ -327,12 +321,4 @@ fn add_or_grow<B: Branches, C: Branches + Default>(
     grown.add(branch, to);
     nodes.free(number);
     Some(larger.add(grown))
-}
-
-/// Length of the prefix that both have.
-pub(super) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
-    // Eight bytes at a time: prefixes may be long.
-    let words = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(a, b)| a == b).count() * 8;
-    let rest = a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count();
-    words + rest
 }

@@ -2,12 +2,11 @@
 
 use std::cmp::Ordering;
 use std::iter;
-use std::ops::Bound;
 
 use super::node::{Branch, Link};
-use super::tree::{Leaf, Tree, Version, needed, shared_prefix};
+use super::tree::{Leaf, Tree, Version, needed};
 use super::{Probe, Wanted};
-use crate::key::Entry;
+use crate::key::{Entry, shared_prefix};
 
 /// A way from the root down to a leaf.
 struct Walk<'t> {
@@ -115,16 +114,15 @@ impl<'t> Walk<'t> {
 }
 
 /// Appends what is wanted from `start` on, ascending.
-pub(super) fn after(tree: &Tree, start: Bound<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Entry>) {
+pub(super) fn after(tree: &Tree, start: Option<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Entry>) {
     let mut walk = Walk::new(tree);
     let first = match start {
-        Bound::Unbounded => tree.root().map(|root| walk.first(root)),
-        Bound::Included((key, _)) | Bound::Excluded((key, _)) => walk.seek(key),
+        None => tree.root().map(|root| walk.first(root)),
+        Some((key, _)) => walk.seek(key),
     };
     let Some(first) = first else { return };
     let versions = match start {
-        Bound::Included((key, seq)) if first.key == key => first.versions_at(seq),
-        Bound::Excluded((key, seq)) if first.key == key => first.versions_before(seq),
+        Some((key, seq)) if first.key == key => first.versions_at(seq),
         _ => first.versions(),
     };
     let more = iter::from_fn(|| walk.next()).map(|leaf| (leaf, leaf.versions()));
@@ -133,17 +131,16 @@ pub(super) fn after(tree: &Tree, start: Bound<Probe<'_>>, wanted: Wanted, entrie
     copy(found.take(wanted.count), entries);
 }
 
-/// Appends up to `count` entries up to `end`, descending.
-pub(super) fn before(tree: &Tree, end: Bound<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
+/// Appends up to `count` entries before `end`, descending.
+pub(super) fn before(tree: &Tree, end: Option<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
     let mut walk = Walk::new(tree);
     let last = match end {
-        Bound::Unbounded => tree.root().map(|root| walk.last(root)),
-        Bound::Included((key, _)) | Bound::Excluded((key, _)) => walk.seek_back(key),
+        None => tree.root().map(|root| walk.last(root)),
+        Some((key, _)) => walk.seek_back(key),
     };
     let Some(last) = last else { return };
     let older = match end {
-        Bound::Included((key, seq)) if last.key == key => last.versions_before(seq).len(),
-        Bound::Excluded((key, seq)) if last.key == key => last.versions_at(seq).len(),
+        Some((key, seq)) if last.key == key => last.versions_at(seq).len(),
         _ => 0,
     };
     let more = iter::from_fn(|| walk.prev()).map(|leaf| (leaf, leaf.versions()));
