@@ -37,7 +37,8 @@ impl<T> Arena<T> {
             return number;
         }
         if self.chunks.last().is_none_or(|chunk| chunk.len() == Self::CHUNK_ITEMS) {
-            self.chunks.push(Vec::new());
+            // Many memtables have one item, which may be large.
+            self.chunks.push(Vec::with_capacity(1));
         }
         let before = self.chunks.len() - 1;
         let chunk = &mut self.chunks[before];

@@ -14,7 +14,8 @@
 //! and the "poor man's normalized keys" of "B-Tree Indexes and CPU Caches" (Graefe and
 //! Larson, ICDE 2001).
 
-use std::array;
+use std::ops::Range;
+use std::{array, mem};
 
 use super::super::arena::Arena;
 use super::super::node::{Probe, Version};
@@ -91,56 +92,44 @@ impl Heads {
         self.len += 1;
     }
 
-    /// Keeps the first `len` keys, which share so many bytes, and splits off those from
-    /// `next` on, which share `next_shared`.
-    fn split<'v>(
-        &mut self,
-        (len, shared): (usize, usize),
-        (next, next_shared): (usize, usize),
-        version: impl Fn(usize) -> &'v Version,
-    ) -> Heads {
-        let mut split_off = Heads::new(next_shared);
-        for at in next..self.len {
-            split_off.heads[at - next] = if next_shared == self.shared {
-                self.heads[at]
-            } else {
-                split_off.head_of(version(at).key())
-            };
-        }
-        split_off.len = self.len - next;
-        if shared != self.shared {
-            self.shared = shared;
-            for at in 0..len {
-                self.heads[at] = self.head_of(version(at).key());
+    /// Those of a range of keys, which are those of `versions` and share so many bytes.
+    fn part(&self, range: Range<usize>, shared: usize, versions: &[Version]) -> Heads {
+        let mut part = Heads::new(shared);
+        part.len = versions.len();
+        if shared == self.shared {
+            part.heads[..versions.len()].copy_from_slice(&self.heads[range]);
+        } else {
+            for (at, version) in versions.iter().enumerate() {
+                part.heads[at] = part.head_of(version.key());
             }
         }
-        self.heads[len..].fill(u64::MAX);
-        self.len = len;
-        split_off
+        part
     }
 }
 
 #[derive(Debug)]
 struct Leaf {
     heads: Heads,
-    /// Where the versions are, in their order, and after them the free places.
+    /// The versions, in the order in which they came.
+    versions: Vec<Version>,
+    /// Where each is among them, by internal key.
     places: [u8; WIDTH],
     /// The leaves beside it.
     prev: u32,
     next: u32,
-    versions: [Option<Version>; WIDTH],
 }
 
 impl Leaf {
-    fn new(heads: Heads) -> Leaf {
+    /// A leaf of versions by internal key.
+    fn new(heads: Heads, versions: Vec<Version>) -> Leaf {
         let places = array::from_fn(|place| place as u8);
-        Leaf { heads, places, prev: NONE, next: NONE, versions: [const { None }; WIDTH] }
+        Leaf { heads, versions, places, prev: NONE, next: NONE }
     }
 
     /// The version at a position below their number.
     #[inline]
     fn version(&self, at: usize) -> &Version {
-        self.versions[usize::from(self.places[at]) % WIDTH].as_ref().expect("taken places come first")
+        &self.versions[usize::from(self.places[at])]
     }
 
     #[inline]
@@ -148,13 +137,25 @@ impl Leaf {
         self.heads.below(probe, |at| self.version(at))
     }
 
+    /// Takes the versions out, in order: those before `middle`, and the others.
+    fn parts(&mut self, middle: usize) -> (Vec<Version>, Vec<Version>) {
+        let mut versions: Vec<Option<Version>> =
+            mem::take(&mut self.versions).into_iter().map(Some).collect();
+        let mut take = |places: &[u8]| {
+            let mut part = Vec::with_capacity(WIDTH);
+            part.extend(places.iter().filter_map(|place| versions[usize::from(*place)].take()));
+            part
+        };
+        let (lower, upper) = self.places.split_at(middle);
+        (take(lower), take(upper))
+    }
+
     fn insert(&mut self, at: usize, version: Version) {
         let len = self.heads.len;
-        let free = self.places[len];
         self.heads.insert(at, version.key());
         self.places.copy_within(at..len, at + 1);
-        self.places[at] = free;
-        self.versions[usize::from(free)] = Some(version);
+        self.places[at] = len as u8;
+        self.versions.push(version);
     }
 }
 
@@ -168,12 +169,10 @@ struct Inner {
 }
 
 impl Inner {
-    fn new(heads: Heads, first: u32, versions: impl Iterator<Item = Version>) -> Inner {
+    fn new(heads: Heads, first: u32, versions: Vec<Version>) -> Inner {
         let mut children = [NONE; WIDTH + 1];
         children[0] = first;
-        let mut separators = Vec::with_capacity(WIDTH);
-        separators.extend(versions);
-        Inner { heads, children, versions: separators }
+        Inner { heads, children, versions }
     }
 
     #[inline]
@@ -222,13 +221,18 @@ impl Tree {
 
     /// Bytes of memory, but for keys and values.
     pub fn bytes(&self) -> usize {
-        self.leaves.bytes() + self.inners.bytes() + self.inners.len() * WIDTH * size_of::<Version>()
+        let in_leaves = match self.height {
+            0 if self.len > 0 => self.leaves[self.root].versions.capacity(),
+            _ => self.leaves.len() * WIDTH,
+        };
+        let versions = in_leaves + self.inners.len() * WIDTH;
+        self.leaves.bytes() + self.inners.bytes() + versions * size_of::<Version>()
     }
 
     /// Adds a version; there is none with its internal key.
     pub fn insert(&mut self, version: Version) {
         if self.len == 0 {
-            self.root = self.leaves.add(Leaf::new(Heads::new(0)));
+            self.root = self.leaves.add(Leaf::new(Heads::new(0), Vec::new()));
             self.last_leaf = self.root;
         }
         loop {
@@ -300,7 +304,7 @@ impl Tree {
     fn make_room(&mut self, probe: Probe<'_>) {
         match self.full_node(probe) {
             None => {
-                self.root = self.inners.add(Inner::new(Heads::new(0), self.root, std::iter::empty()));
+                self.root = self.inners.add(Inner::new(Heads::new(0), self.root, Vec::with_capacity(WIDTH)));
                 self.height += 1;
             }
             Some(full) => self.split(full, probe),
@@ -347,21 +351,14 @@ impl Tree {
             // Where keys ascend, leaves stay full.
             let is_last = leaf.next == NONE && leaf.below(probe) == WIDTH;
             let middle = if is_last { WIDTH - 1 } else { WIDTH / 2 };
-            let separator = leaf.version(middle).clone();
+            let (lower, upper) = leaf.parts(middle);
+            let separator = upper[0].clone();
             let (below, above) = shared(&separator);
-            let heads = {
-                let Leaf { heads, places, versions, .. } = leaf;
-                let version = |at: usize| versions[usize::from(places[at])].as_ref().expect("a full leaf");
-                heads.split((middle, below), (middle, above), version)
-            };
-            let mut split_off = Leaf::new(heads);
-            for at in middle..WIDTH {
-                split_off.versions[at - middle] = leaf.versions[usize::from(leaf.places[at])].take();
-            }
-            (split_off.prev, split_off.next) = (number, leaf.next);
-            let next = leaf.next;
-            let added = self.leaves.add(split_off);
-            self.leaves[number].next = added;
+            let upper_heads = leaf.heads.part(middle..WIDTH, above, &upper);
+            let lower_heads = leaf.heads.part(0..middle, below, &lower);
+            let (prev, next) = (leaf.prev, leaf.next);
+            let added = self.leaves.add(Leaf { prev: number, next, ..Leaf::new(upper_heads, upper) });
+            self.leaves[number] = Leaf { prev, next: added, ..Leaf::new(lower_heads, lower) };
             match next {
                 NONE => self.last_leaf = added,
                 next => self.leaves[next].prev = added,
@@ -370,14 +367,14 @@ impl Tree {
         } else {
             let inner = &mut self.inners[number];
             let middle = WIDTH / 2;
-            let separator = inner.versions[middle].clone();
+            let mut upper = Vec::with_capacity(WIDTH);
+            upper.extend(inner.versions.drain(middle + 1..));
+            let separator = inner.versions.remove(middle);
             let (below, above) = shared(&separator);
-            let heads = inner.heads.split((middle, below), (middle + 1, above), |at| &inner.versions[at]);
-            let first = inner.children[middle + 1];
-            let mut split_off = Inner::new(heads, first, inner.versions.drain(middle + 1..));
-            split_off.children[..WIDTH - middle].copy_from_slice(&inner.children[middle + 1..]);
-            inner.versions.truncate(middle);
-            (separator, self.inners.add(split_off))
+            let mut added = Inner::new(inner.heads.part(middle + 1..WIDTH, above, &upper), NONE, upper);
+            added.children[..WIDTH - middle].copy_from_slice(&inner.children[middle + 1..]);
+            inner.heads = inner.heads.part(0..middle, below, &inner.versions);
+            (separator, self.inners.add(added))
         };
         self.inners[parent].insert(at, separator, split_off);
     }
