@@ -46,12 +46,6 @@ impl<T> Arena<T> {
         ((before << Self::SHIFT) + chunk.len() - 1) as u32
     }
 
-    /// Number of items.
-    pub fn len(&self) -> usize {
-        let full = self.chunks.len().saturating_sub(1) * Self::CHUNK_ITEMS;
-        full + self.chunks.last().map_or(0, Vec::len) - self.free.len()
-    }
-
     /// Gives the number of an item to one to come.
     pub fn free(&mut self, number: u32) {
         self.free.push(number);

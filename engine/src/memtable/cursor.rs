@@ -2,11 +2,12 @@
 //! searches the table, or takes its lock, seldom, and holds nothing of it between
 //! calls but an `Arc`.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::node::{Probe, Version};
+use super::node::{Found, Probe, Version};
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{Entry, EntryRef, SequenceNumber, ValueKind};
@@ -74,41 +75,53 @@ pub(super) trait Neighbours: Send + Sync {
 }
 
 /// Appends what is wanted of the versions `from` some place on, to `versions`.
-pub(super) fn collect<'v, I: Iterator<Item = &'v Version>>(
+pub(super) fn collect<F: Found, I: Iterator<Item = F>>(
     from: impl Fn(Option<Probe<'_>>) -> I,
     start: Option<Probe<'_>>,
     Wanted { count, reader }: Wanted,
     versions: &mut Vec<Version>,
 ) {
-    let mut found = from(start);
-    let Some(reader) = reader else { return versions.extend(found.take(count).cloned()) };
+    let mut all = from(start);
+    let Some(reader) = reader else { return copy(all.take(count), versions) };
+    let mut wanted: Vec<F> = Vec::new();
     let mut passed = 0;
-    while versions.len() < count
-        && let Some(version) = found.next()
+    while wanted.len() < count
+        && let Some(found) = all.next()
     {
-        let is_newer = version.seq() > reader;
-        let hides = |before: &Version| before.hides_older() && before.key() == version.key();
-        if !is_newer && !versions.last().is_some_and(hides) {
-            versions.push(version.clone());
+        let EntryRef { key, seq, .. } = found.borrowed();
+        let is_newer = seq > reader;
+        let hides = |EntryRef { key: other, kind, .. }| kind != ValueKind::Merge && other == key;
+        if !is_newer && !wanted.last().is_some_and(|before| hides(before.borrowed())) {
+            wanted.push(found);
             passed = 0;
             continue;
         }
         passed += 1;
         if passed == PASSED_MAX {
-            let seq = if is_newer { reader } else { AFTER_ALL };
-            found = from(Some((version.key(), seq)));
+            all = from(Some((key, if is_newer { reader } else { AFTER_ALL })));
             passed = 0;
         }
     }
+    copy(wanted.into_iter(), versions);
 }
 
-/// Has the processor fetch what a walk is about to read. Keys and values lie all
-/// over memory; one after another, as a walk gets to them, they would be waited
-/// for one by one.
-fn fetch<C: Copied>(chunk: &[C]) {
+/// Appends versions that were found.
+pub(super) fn copy<F: Found>(found: impl Iterator<Item = F>, versions: &mut Vec<Version>) {
+    let found: Vec<F> = found.collect();
+    // Where a value ends is written before it: first that, of all.
+    black_box(found.iter().fold(0, |sum, found| sum ^ found.borrowed().seq.0));
+    fetch(found.iter().map(F::borrowed));
+    versions.extend(found.iter().map(F::version));
+}
+
+/// Has the processor fetch what is about to be read. Keys and values lie all over
+/// memory; one after another, as a walk gets to them, they would be waited for one by
+/// one, and so they would if they were copied at once: a reference is counted only when
+/// all before is done.
+pub(super) fn fetch<'e>(entries: impl Iterator<Item = EntryRef<'e>>) {
     let byte = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
     let sum = |EntryRef { key, value, .. }| byte(key.first()) + byte(value.first()) + byte(value.last());
-    std::hint::black_box(chunk.iter().map(Copied::borrowed).map(sum).sum::<usize>());
+    black_box(entries.map(sum).sum::<usize>());
 }
 
 /// A chunk may miss entries that were inserted since; those are newer than
@@ -133,7 +146,6 @@ impl<T: Neighbours> ChunkCursor<T> {
         self.chunk.clear();
         let wanted = Wanted { count: self.chunk_entries, reader: self.reader };
         self.table.after(start, wanted, &mut self.chunk);
-        fetch(&self.chunk);
         self.at = 0;
     }
 
@@ -141,7 +153,6 @@ impl<T: Neighbours> ChunkCursor<T> {
         self.chunk_entries = (self.chunk_entries * CHUNK_GROWTH).clamp(CHUNK_ENTRIES, CHUNK_ENTRIES_MAX);
         self.chunk.clear();
         self.table.before(end, self.chunk_entries, &mut self.chunk);
-        fetch(&self.chunk);
         self.chunk.reverse();
         self.at = self.chunk.len().saturating_sub(1);
     }

@@ -1,15 +1,33 @@
 //! What a memtable keeps of a version.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::contents::Contents;
-use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, compare_internal};
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind};
 
 /// An internal key, borrowed.
 pub(super) type Probe<'k> = (&'k [u8], SequenceNumber);
+
+/// A version that was found in a table.
+pub(super) trait Found {
+    fn borrowed(&self) -> EntryRef<'_>;
+
+    /// To keep; its bytes are shared, or copied where there are few.
+    fn version(&self) -> Version;
+}
+
+impl Found for &Version {
+    #[inline]
+    fn borrowed(&self) -> EntryRef<'_> {
+        Version::borrowed(self)
+    }
+
+    fn version(&self) -> Version {
+        Version::clone(self)
+    }
+}
 
 /// A version of a key.
 #[derive(Clone, Debug)]
@@ -31,6 +49,17 @@ impl Version {
         let pair = contents.copy(key, value, if expires { &expiry } else { &[] });
         // Keys are at most 64 KiB long.
         Version { seq, key_len: key.len() as u32, kind, expires, pair }
+    }
+
+    /// A version whose key, value and time of expiry lie one after another.
+    pub fn of_pair(
+        seq: SequenceNumber,
+        kind: ValueKind,
+        expires: bool,
+        key_len: usize,
+        pair: Bytes,
+    ) -> Version {
+        Version { seq, key_len: key_len as u32, kind, expires, pair }
     }
 
     /// What an internal key is searched for with; it has a value never, and its key only
@@ -59,18 +88,6 @@ impl Version {
         self.seq
     }
 
-    /// How it compares with an internal key.
-    #[inline]
-    pub fn compare(&self, probe: Probe<'_>) -> Ordering {
-        compare_internal((self.key(), self.seq), probe)
-    }
-
-    /// True if whoever sees it needs none that is older.
-    #[inline]
-    pub fn hides_older(&self) -> bool {
-        self.kind != ValueKind::Merge
-    }
-
     /// Where the value is, and when it expires.
     #[inline]
     fn value_and_expiry(&self) -> (Range<usize>, Expiry) {
@@ -95,9 +112,11 @@ impl Version {
     }
 
     /// The entry; its bytes are shared.
-    pub fn entry(&self) -> Entry {
+    pub fn into_entry(self) -> Entry {
         let (value, expires_at) = self.value_and_expiry();
-        let key = self.pair.slice(..self.key_len as usize);
-        Entry { key, seq: self.seq, kind: self.kind, expires_at, value: self.pair.slice(value) }
+        let Version { seq, kind, mut pair, .. } = self;
+        pair.truncate(value.end);
+        let key = pair.split_to(value.start);
+        Entry { key, seq, kind, expires_at, value: pair }
     }
 }

@@ -10,7 +10,7 @@ use crossbeam_skiplist::SkipList;
 
 use super::Memtable;
 use super::contents::Contents;
-use super::cursor::{ChunkCursor, Neighbours, Wanted, collect};
+use super::cursor::{ChunkCursor, Neighbours, Wanted, collect, copy};
 use super::node::{Probe, Version};
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
@@ -64,7 +64,7 @@ impl Memtable for SkipListMemtable {
         let start = Node::sought((key, seq));
         let found = self.list.lower_bound(Bound::Included(&start), &guard)?;
         let version = &found.key().version;
-        (version.key() == key).then(|| version.entry())
+        (version.key() == key).then(|| version.clone().into_entry())
     }
 
     fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {
@@ -102,6 +102,7 @@ impl Neighbours for SkipListMemtable {
         let bound = end.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let last = self.list.upper_bound(bound, &guard);
         let found = std::iter::successors(last, |entry| entry.prev());
-        entries.extend(found.take(count).map(|entry| entry.key().version.clone()));
+        let found: Vec<_> = found.take(count).collect();
+        copy(found.iter().map(|entry| &entry.key().version), entries);
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use self::tree::Tree;
 use super::Memtable;
-use super::contents::Contents;
-use super::cursor::{ChunkCursor, Neighbours, Wanted, collect};
-use super::node::{Probe, Version};
+use super::cursor::{ChunkCursor, Neighbours, Wanted, collect, copy};
+use super::node::{Found, Probe, Version};
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::sync::{RwLock, read, write};
 
+mod records;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -18,25 +18,18 @@ mod tree;
 /// An ordered set of versions.
 #[derive(Debug, Default)]
 pub struct SortedMemtable {
-    inner: RwLock<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    tree: Tree,
-    contents: Contents,
+    tree: RwLock<Tree>,
 }
 
 impl Memtable for SortedMemtable {
     fn insert(&self, entry: EntryRef<'_>) {
-        let Inner { tree, contents } = &mut *write(&self.inner);
-        tree.insert(Version::new(&entry, contents));
+        write(&self.tree).insert(&entry);
     }
 
     fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
-        let inner = read(&self.inner);
-        let version = inner.tree.from(Some((key, seq))).next()?;
-        (version.key() == key).then(|| version.entry())
+        let tree = read(&self.tree);
+        let found = tree.from(Some((key, seq))).next()?;
+        (found.probe().0 == key).then(|| found.version().into_entry())
     }
 
     fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {
@@ -44,12 +37,11 @@ impl Memtable for SortedMemtable {
     }
 
     fn entries(&self) -> usize {
-        read(&self.inner).tree.len()
+        read(&self.tree).len()
     }
 
     fn bytes(&self) -> usize {
-        let inner = read(&self.inner);
-        inner.contents.bytes() + inner.tree.bytes()
+        read(&self.tree).bytes()
     }
 }
 
@@ -57,12 +49,12 @@ impl Neighbours for SortedMemtable {
     type Item = Version;
 
     fn after(&self, start: Option<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>) {
-        let tree = &read(&self.inner).tree;
+        let tree = read(&self.tree);
         collect(|start| tree.from(start), start, wanted, entries);
     }
 
     fn before(&self, end: Option<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
-        let tree = &read(&self.inner).tree;
-        entries.extend(tree.back_from(end).take(count).cloned());
+        let tree = read(&self.tree);
+        copy(tree.back_from(end).take(count), entries);
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use self::tree::Tree;
 use super::Memtable;
-use super::cursor::{ChunkCursor, Neighbours, Wanted};
+use super::cursor::{ChunkCursor, Neighbours, Wanted, fetch};
 use super::node::Probe;
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};

@@ -2,24 +2,24 @@
 //!
 //! Nodes are wide, and a search of one looks at a row of integers that lie side by
 //! side: of each key the eight bytes after those that all keys of the node share. The
-//! keys, which lie all over memory, are looked at only where these are equal. Versions
-//! stay where they are when others come between; their order is a row of small numbers
-//! beside them.
+//! keys, which lie all over memory, are looked at only where these are equal. Beside the
+//! integers is where the entries lie, which never move.
 //!
 //! What all keys of a node share is what the separators around it share; so no search
 //! has to check it. Nodes at either edge of the tree have a separator on one side
-//! alone, and share nothing.
+//! alone, and share what all keys do.
 //!
 //! After "Prefix B-Trees" (Bayer and Unterauer, ACM TODS 1977), for what separators tell,
 //! and the "poor man's normalized keys" of "B-Tree Indexes and CPU Caches" (Graefe and
 //! Larson, ICDE 2001).
 
+use std::iter;
 use std::ops::Range;
-use std::{array, mem};
 
 use super::super::arena::Arena;
-use super::super::node::{Probe, Version};
-use crate::key::{SequenceNumber, head, shared_prefix};
+use super::super::node::Probe;
+use super::records::{Place, Record, Records};
+use crate::key::{EntryRef, SequenceNumber, compare_internal, head, shared_prefix};
 
 /// Most versions of a leaf, and separators of an inner node.
 const WIDTH: usize = 32;
@@ -30,44 +30,44 @@ const FIRST: Probe<'static> = (&[], SequenceNumber(u64::MAX));
 /// No leaf.
 const NONE: u32 = u32::MAX;
 
-/// What keys are found by within a node.
+/// Internal keys of a node, in order.
 #[derive(Debug)]
-struct Heads {
-    /// Bytes that all keys share, those yet to come included.
-    shared: usize,
+struct Keys {
     len: usize,
+    /// Bytes that all share, those yet to come included.
+    shared: usize,
     /// The bytes after those, as an integer; the greatest one where there is no key.
     heads: [u64; WIDTH],
+    places: [Place; WIDTH],
 }
 
-impl Heads {
-    fn new(shared: usize) -> Heads {
-        Heads { shared, len: 0, heads: [u64::MAX; WIDTH] }
-    }
-
-    #[inline]
-    fn head_of(&self, key: &[u8]) -> u64 {
-        head(key.get(self.shared..).unwrap_or_default())
+impl Keys {
+    /// No keys, that share so many bytes.
+    fn new(shared: usize) -> Keys {
+        Keys { len: 0, shared, heads: [u64::MAX; WIDTH], places: [Place::default(); WIDTH] }
     }
 
     fn is_full(&self) -> bool {
         self.len == WIDTH
     }
 
-    /// Number of versions below `probe`, which shares what all keys do.
+    fn head_of(&self, key: &[u8]) -> u64 {
+        head(key.get(self.shared..).unwrap_or_default())
+    }
+
+    /// How many are below `probe`, which shares what they share.
     #[inline]
-    fn below<'v>(&self, probe: Probe<'_>, version: impl Fn(usize) -> &'v Version) -> usize {
+    fn below(&self, probe: Probe<'_>, records: &Records) -> usize {
         let head = self.head_of(probe.0);
-        let mut count = 0;
-        for step in [16, 8, 4, 2, 1] {
-            count += if self.heads[(count + step - 1) % WIDTH] < head { step } else { 0 };
-        }
-        count += usize::from(self.heads[count % WIDTH] < head);
+        // All of them: that waits for memory once, where a binary search does at each step.
+        let mut count: usize = self.heads.iter().map(|other| usize::from(*other < head)).sum();
         if self.heads.get(count) != Some(&head) {
             return count;
         }
-        // The newest version of a key is the first one, and asked for most.
-        let is_below = |at: usize| self.heads[at] == head && version(at).compare(probe).is_lt();
+        let is_below = |at: usize| {
+            self.heads[at] == head && compare_internal(records.probe(self.places[at]), probe).is_lt()
+        };
+        // The newest version of a key is the first one, and looked for most.
         let mut step = 1;
         while count + step <= self.len && is_below(count + step - 1) {
             count += step;
@@ -85,107 +85,63 @@ impl Heads {
         count
     }
 
-    fn insert(&mut self, at: usize, key: &[u8]) {
-        let head = self.head_of(key);
+    fn insert(&mut self, at: usize, key: &[u8], place: Place) {
         self.heads.copy_within(at..self.len, at + 1);
-        self.heads[at] = head;
+        self.heads[at] = self.head_of(key);
+        self.places.copy_within(at..self.len, at + 1);
+        self.places[at] = place;
         self.len += 1;
     }
 
-    /// Those of a range of keys, which are those of `versions` and share so many bytes.
-    fn part(&self, range: Range<usize>, shared: usize, versions: &[Version]) -> Heads {
-        let mut part = Heads::new(shared);
-        part.len = versions.len();
+    /// A range of them, that share so many bytes.
+    fn part(&self, range: Range<usize>, shared: usize, records: &Records) -> Keys {
+        let mut part = Keys::new(shared);
+        part.len = range.len();
+        part.places[..range.len()].copy_from_slice(&self.places[range.clone()]);
         if shared == self.shared {
-            part.heads[..versions.len()].copy_from_slice(&self.heads[range]);
+            part.heads[..range.len()].copy_from_slice(&self.heads[range]);
         } else {
-            for (at, version) in versions.iter().enumerate() {
-                part.heads[at] = part.head_of(version.key());
-            }
+            part.share(shared, records);
         }
         part
+    }
+
+    /// From now on they share so many bytes.
+    fn share(&mut self, shared: usize, records: &Records) {
+        self.shared = shared;
+        for at in 0..self.len {
+            self.heads[at] = self.head_of(records.probe(self.places[at]).0);
+        }
     }
 }
 
 #[derive(Debug)]
 struct Leaf {
-    heads: Heads,
-    /// The versions, in the order in which they came.
-    versions: Vec<Version>,
-    /// Where each is among them, by internal key.
-    places: [u8; WIDTH],
+    keys: Keys,
     /// The leaves beside it.
     prev: u32,
     next: u32,
 }
 
-impl Leaf {
-    /// A leaf of versions by internal key.
-    fn new(heads: Heads, versions: Vec<Version>) -> Leaf {
-        let places = array::from_fn(|place| place as u8);
-        Leaf { heads, versions, places, prev: NONE, next: NONE }
-    }
-
-    /// The version at a position below their number.
-    #[inline]
-    fn version(&self, at: usize) -> &Version {
-        &self.versions[usize::from(self.places[at])]
-    }
-
-    #[inline]
-    fn below(&self, probe: Probe<'_>) -> usize {
-        self.heads.below(probe, |at| self.version(at))
-    }
-
-    /// Takes the versions out, in order: those before `middle`, and the others.
-    fn parts(&mut self, middle: usize) -> (Vec<Version>, Vec<Version>) {
-        let mut versions: Vec<Option<Version>> =
-            mem::take(&mut self.versions).into_iter().map(Some).collect();
-        let mut take = |places: &[u8]| {
-            let mut part = Vec::with_capacity(WIDTH);
-            part.extend(places.iter().filter_map(|place| versions[usize::from(*place)].take()));
-            part
-        };
-        let (lower, upper) = self.places.split_at(middle);
-        (take(lower), take(upper))
-    }
-
-    fn insert(&mut self, at: usize, version: Version) {
-        let len = self.heads.len;
-        self.heads.insert(at, version.key());
-        self.places.copy_within(at..len, at + 1);
-        self.places[at] = len as u8;
-        self.versions.push(version);
-    }
-}
-
-/// Child `n` has the versions from separator `n - 1` on, below separator `n`.
+/// Its keys are separators: child `n` has the versions from separator `n - 1` on, below
+/// separator `n`.
 #[derive(Debug)]
 struct Inner {
-    heads: Heads,
+    keys: Keys,
     children: [u32; WIDTH + 1],
-    /// Separators; each is the first version there ever was in the child after it.
-    versions: Vec<Version>,
 }
 
 impl Inner {
-    fn new(heads: Heads, first: u32, versions: Vec<Version>) -> Inner {
-        let mut children = [NONE; WIDTH + 1];
-        children[0] = first;
-        Inner { heads, children, versions }
+    fn new(keys: Keys, children: &[u32]) -> Inner {
+        let mut inner = Inner { keys, children: [NONE; WIDTH + 1] };
+        inner.children[..children.len()].copy_from_slice(children);
+        inner
     }
 
-    #[inline]
-    fn below(&self, probe: Probe<'_>) -> usize {
-        self.heads.below(probe, |at| &self.versions[at])
-    }
-
-    fn insert(&mut self, at: usize, separator: Version, child: u32) {
-        let len = self.heads.len;
-        self.heads.insert(at, separator.key());
-        self.children.copy_within(at + 1..len + 1, at + 2);
+    fn insert(&mut self, at: usize, separator: &[u8], place: Place, child: u32) {
+        self.children.copy_within(at + 1..self.keys.len + 1, at + 2);
         self.children[at + 1] = child;
-        self.versions.insert(at, separator);
+        self.keys.insert(at, separator, place);
     }
 }
 
@@ -196,21 +152,25 @@ struct Full {
     at: usize,
     is_leaf: bool,
     /// The separators around it.
-    lower: Option<Version>,
-    upper: Option<Version>,
+    lower: Option<Place>,
+    upper: Option<Place>,
 }
 
 /// Versions by internal key.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
+    records: Records,
     leaves: Arena<Leaf>,
     inners: Arena<Inner>,
     /// A leaf, if the height is 0.
     root: u32,
     /// Inner nodes on the way to a leaf.
     height: usize,
+    first_leaf: u32,
     last_leaf: u32,
     len: usize,
+    /// What all keys begin with.
+    prefix: Vec<u8>,
 }
 
 impl Tree {
@@ -219,28 +179,29 @@ impl Tree {
         self.len
     }
 
-    /// Bytes of memory, but for keys and values.
+    /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        let in_leaves = match self.height {
-            0 if self.len > 0 => self.leaves[self.root].versions.capacity(),
-            _ => self.leaves.len() * WIDTH,
-        };
-        let versions = in_leaves + self.inners.len() * WIDTH;
-        self.leaves.bytes() + self.inners.bytes() + versions * size_of::<Version>()
+        self.records.bytes() + self.leaves.bytes() + self.inners.bytes() + self.prefix.capacity()
     }
 
-    /// Adds a version; there is none with its internal key.
-    pub fn insert(&mut self, version: Version) {
+    /// Adds a copy of a version; there is none with its internal key.
+    pub fn insert(&mut self, entry: &EntryRef<'_>) {
+        let probe = (entry.key, entry.seq);
         if self.len == 0 {
-            self.root = self.leaves.add(Leaf::new(Heads::new(0), Vec::new()));
-            self.last_leaf = self.root;
+            self.prefix = entry.key.to_vec();
+            let keys = Keys::new(self.prefix.len());
+            self.root = self.leaves.add(Leaf { keys, prev: NONE, next: NONE });
+            (self.first_leaf, self.last_leaf) = (self.root, self.root);
         }
+        if !entry.key.starts_with(&self.prefix) {
+            self.share_less(shared_prefix(entry.key, &self.prefix));
+        }
+        let place = self.records.add(entry);
         loop {
-            let probe = (version.key(), version.seq());
             let number = self.leaf_of(probe);
-            let leaf = &mut self.leaves[number];
-            if !leaf.heads.is_full() {
-                leaf.insert(leaf.below(probe), version);
+            let keys = &mut self.leaves[number].keys;
+            if !keys.is_full() {
+                keys.insert(keys.below(probe, &self.records), entry.key, place);
                 self.len += 1;
                 return;
             }
@@ -249,34 +210,34 @@ impl Tree {
     }
 
     /// From the first version at or after `probe` on, or from the first.
-    pub fn from<'t>(&'t self, probe: Option<Probe<'_>>) -> impl Iterator<Item = &'t Version> + use<'t> {
-        let mut place = self.place(probe.unwrap_or(FIRST));
-        std::iter::from_fn(move || {
-            let (leaf, at) = place.as_mut()?;
-            if *at == leaf.heads.len {
+    pub fn from<'t>(&'t self, probe: Option<Probe<'_>>) -> impl Iterator<Item = Record<'t>> + use<'t> {
+        let mut position = self.position(probe.unwrap_or(FIRST));
+        iter::from_fn(move || {
+            let (leaf, at) = position.as_mut()?;
+            if *at == leaf.keys.len {
                 (*leaf, *at) = (self.leaf(leaf.next)?, 0);
             }
             *at += 1;
-            Some(leaf.version(*at - 1))
+            Some(self.record(leaf, *at - 1))
         })
     }
 
     /// From the last version before `probe` back, or from the last.
-    pub fn back_from<'t>(&'t self, probe: Option<Probe<'_>>) -> impl Iterator<Item = &'t Version> + use<'t> {
-        let last = || {
-            let leaf = (self.len > 0).then(|| &self.leaves[self.last_leaf])?;
-            Some((leaf, leaf.heads.len))
-        };
-        let mut place = probe.map_or_else(last, |probe| self.place(probe));
-        std::iter::from_fn(move || {
-            let (leaf, at) = place.as_mut()?;
+    pub fn back_from<'t>(&'t self, probe: Option<Probe<'_>>) -> impl Iterator<Item = Record<'t>> + use<'t> {
+        let mut position = probe.map_or_else(|| self.end(), |probe| self.position(probe));
+        iter::from_fn(move || {
+            let (leaf, at) = position.as_mut()?;
             if *at == 0 {
                 *leaf = self.leaf(leaf.prev)?;
-                *at = leaf.heads.len;
+                *at = leaf.keys.len;
             }
             *at -= 1;
-            Some(leaf.version(*at))
+            Some(self.record(leaf, *at))
         })
+    }
+
+    fn record(&self, leaf: &Leaf, at: usize) -> Record<'_> {
+        Record { records: &self.records, place: leaf.keys.places[at] }
     }
 
     fn leaf(&self, number: u32) -> Option<&Leaf> {
@@ -285,29 +246,61 @@ impl Tree {
 
     /// A leaf, and how many of its versions are below `probe`, as are all before it.
     #[inline]
-    fn place(&self, probe: Probe<'_>) -> Option<(&Leaf, usize)> {
-        let leaf = (self.len > 0).then(|| &self.leaves[self.leaf_of(probe)])?;
-        Some((leaf, leaf.below(probe)))
+    fn position(&self, probe: Probe<'_>) -> Option<(&Leaf, usize)> {
+        if self.len == 0 {
+            return None;
+        }
+        if !probe.0.starts_with(&self.prefix) {
+            return if *probe.0 < *self.prefix {
+                Some((&self.leaves[self.first_leaf], 0))
+            } else {
+                self.end()
+            };
+        }
+        let leaf = &self.leaves[self.leaf_of(probe)];
+        Some((leaf, leaf.keys.below(probe, &self.records)))
     }
 
+    /// After all versions.
+    fn end(&self) -> Option<(&Leaf, usize)> {
+        let leaf = (self.len > 0).then(|| &self.leaves[self.last_leaf])?;
+        Some((leaf, leaf.keys.len))
+    }
+
+    /// The leaf that `probe`, which shares what all keys do, belongs into.
     #[inline]
     fn leaf_of(&self, probe: Probe<'_>) -> u32 {
         let mut number = self.root;
         for _ in 0..self.height {
             let inner = &self.inners[number];
-            number = inner.children[inner.below(probe)];
+            number = inner.children[inner.keys.below(probe, &self.records)];
         }
         number
+    }
+
+    /// From now on all keys share no more than so many bytes, and those of the nodes at
+    /// the edges neither.
+    fn share_less(&mut self, shared: usize) {
+        self.prefix.truncate(shared);
+        for side in [|_| 0, |len: usize| len] {
+            let mut number = self.root;
+            for _ in 0..self.height {
+                let Inner { keys, children } = &mut self.inners[number];
+                keys.share(shared, &self.records);
+                number = children[side(keys.len)];
+            }
+            self.leaves[number].keys.share(shared, &self.records);
+        }
     }
 
     /// Takes one step to make room for `probe`, whose leaf has none.
     fn make_room(&mut self, probe: Probe<'_>) {
         match self.full_node(probe) {
             None => {
-                self.root = self.inners.add(Inner::new(Heads::new(0), self.root, Vec::with_capacity(WIDTH)));
+                self.root = self.inners.add(Inner::new(Keys::new(self.prefix.len()), &[self.root]));
                 self.height += 1;
             }
-            Some(full) => self.split(full, probe),
+            Some(full) => self.split(&full, probe),
         }
     }
 
@@ -316,66 +309,68 @@ impl Tree {
         let (mut full, mut lower, mut upper) = (None, None, None);
         let mut parent = self.root;
         for level in (0..self.height).rev() {
-            let inner = &self.inners[parent];
-            let at = inner.below(probe);
-            lower = at.checked_sub(1).map(|before| &inner.versions[before]).or(lower);
-            upper = inner.versions.get(at).or(upper);
-            let child = inner.children[at];
-            let heads = if level == 0 { &self.leaves[child].heads } else { &self.inners[child].heads };
-            if heads.is_full() && !inner.heads.is_full() {
-                full = Some(Full {
-                    parent,
-                    at,
-                    is_leaf: level == 0,
-                    lower: lower.cloned(),
-                    upper: upper.cloned(),
-                });
+            let Inner { keys, children } = &self.inners[parent];
+            let at = keys.below(probe, &self.records);
+            lower = at.checked_sub(1).map(|before| keys.places[before]).or(lower);
+            upper = keys.places[..keys.len].get(at).copied().or(upper);
+            let is_leaf = level == 0;
+            let child = children[at];
+            let below = if is_leaf { &self.leaves[child].keys } else { &self.inners[child].keys };
+            if below.is_full() && !keys.is_full() {
+                full = Some(Full { parent, at, is_leaf, lower, upper });
             }
             parent = child;
         }
         full
     }
 
-    fn split(&mut self, full: Full, probe: Probe<'_>) {
-        let Full { parent, at, is_leaf, lower, upper } = full;
+    fn split(&mut self, full: &Full, probe: Probe<'_>) {
+        let Full { parent, at, is_leaf, .. } = *full;
         let number = self.inners[parent].children[at];
-        // What is below a separator, and above.
-        let shared = |separator: &Version| {
-            let with = |other: &Option<Version>| {
-                other.as_ref().map_or(0, |other| shared_prefix(other.key(), separator.key()))
-            };
-            (with(&lower), with(&upper))
+        let (separator, added) =
+            if is_leaf { self.split_leaf(number, full, probe) } else { self.split_inner(number, full) };
+        let key = self.records.probe(separator).0;
+        self.inners[parent].insert(at, key, separator, added);
+    }
+
+    /// The separator, and the leaf of what is not below it.
+    fn split_leaf(&mut self, number: u32, full: &Full, probe: Probe<'_>) -> (Place, u32) {
+        let Leaf { keys, prev, next } = &self.leaves[number];
+        let (prev, next) = (*prev, *next);
+        // Where keys ascend, leaves stay full.
+        let is_last = next == NONE && keys.below(probe, &self.records) == WIDTH;
+        let middle = if is_last { WIDTH - 1 } else { WIDTH / 2 };
+        let separator = keys.places[middle];
+        let (lower, upper) = self.shared_around(full, separator);
+        let lower = keys.part(0..middle, lower, &self.records);
+        let upper = keys.part(middle..WIDTH, upper, &self.records);
+        let added = self.leaves.add(Leaf { keys: upper, prev: number, next });
+        self.leaves[number] = Leaf { keys: lower, prev, next: added };
+        match next {
+            NONE => self.last_leaf = added,
+            next => self.leaves[next].prev = added,
+        }
+        (separator, added)
+    }
+
+    /// The separator, which goes up, and the node of what is above it.
+    fn split_inner(&mut self, number: u32, full: &Full) -> (Place, u32) {
+        let Inner { keys, children } = &self.inners[number];
+        let middle = WIDTH / 2;
+        let separator = keys.places[middle];
+        let (lower, upper) = self.shared_around(full, separator);
+        let lower = keys.part(0..middle, lower, &self.records);
+        let upper = Inner::new(keys.part(middle + 1..WIDTH, upper, &self.records), &children[middle + 1..]);
+        self.inners[number].keys = lower;
+        (separator, self.inners.add(upper))
+    }
+
+    /// What the keys of a node share below a new separator, and above.
+    fn shared_around(&self, full: &Full, separator: Place) -> (usize, usize) {
+        let key = |place: Place| self.records.probe(place).0;
+        let with = |other: Option<Place>| {
+            other.map_or(self.prefix.len(), |other| shared_prefix(key(other), key(separator)))
         };
-        let (separator, split_off) = if is_leaf {
-            let leaf = &mut self.leaves[number];
-            // Where keys ascend, leaves stay full.
-            let is_last = leaf.next == NONE && leaf.below(probe) == WIDTH;
-            let middle = if is_last { WIDTH - 1 } else { WIDTH / 2 };
-            let (lower, upper) = leaf.parts(middle);
-            let separator = upper[0].clone();
-            let (below, above) = shared(&separator);
-            let upper_heads = leaf.heads.part(middle..WIDTH, above, &upper);
-            let lower_heads = leaf.heads.part(0..middle, below, &lower);
-            let (prev, next) = (leaf.prev, leaf.next);
-            let added = self.leaves.add(Leaf { prev: number, next, ..Leaf::new(upper_heads, upper) });
-            self.leaves[number] = Leaf { prev, next: added, ..Leaf::new(lower_heads, lower) };
-            match next {
-                NONE => self.last_leaf = added,
-                next => self.leaves[next].prev = added,
-            }
-            (separator, added)
-        } else {
-            let inner = &mut self.inners[number];
-            let middle = WIDTH / 2;
-            let mut upper = Vec::with_capacity(WIDTH);
-            upper.extend(inner.versions.drain(middle + 1..));
-            let separator = inner.versions.remove(middle);
-            let (below, above) = shared(&separator);
-            let mut added = Inner::new(inner.heads.part(middle + 1..WIDTH, above, &upper), NONE, upper);
-            added.children[..WIDTH - middle].copy_from_slice(&inner.children[middle + 1..]);
-            inner.heads = inner.heads.part(0..middle, below, &inner.versions);
-            (separator, self.inners.add(added))
-        };
-        self.inners[parent].insert(at, separator, split_off);
+        (with(full.lower), with(full.upper))
     }
 }

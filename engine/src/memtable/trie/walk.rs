@@ -5,7 +5,7 @@ use std::iter;
 
 use super::node::{Branch, Link};
 use super::tree::{Leaf, Tree, Version, needed};
-use super::{Probe, Wanted};
+use super::{Probe, Wanted, fetch};
 use crate::key::{Entry, shared_prefix};
 
 /// A way from the root down to a leaf.
@@ -148,9 +148,9 @@ pub(super) fn before(tree: &Tree, end: Option<Probe<'_>>, count: usize, entries:
     copy(found.flat_map(|(leaf, versions)| iter::repeat(leaf).zip(versions)).take(count), entries);
 }
 
-/// Finds all, then copies: counting a reference lets a processor wait until all
-/// before is done, so that leaves would be brought from memory one by one.
+/// Finds all, then copies: see [`fetch`].
 fn copy<'t>(found: impl Iterator<Item = (&'t Leaf, &'t Version)>, entries: &mut Vec<Entry>) {
     let found: Vec<_> = found.collect();
     entries.extend(found.into_iter().map(|(leaf, version)| leaf.entry(version)));
+    fetch(entries.iter().map(Entry::borrowed));
 }
