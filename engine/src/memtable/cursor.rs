@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::node::{Found, Probe, Version};
+use super::node::{Located, Probe, Version};
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{Entry, EntryRef, SequenceNumber, ValueKind};
@@ -75,7 +75,7 @@ pub(super) trait Neighbours: Send + Sync {
 }
 
 /// Appends what is wanted of the versions `from` some place on, to `versions`.
-pub(super) fn collect<F: Found, I: Iterator<Item = F>>(
+pub(super) fn collect<F: Located, I: Iterator<Item = F>>(
     from: impl Fn(Option<Probe<'_>>) -> I,
     start: Option<Probe<'_>>,
     Wanted { count, reader }: Wanted,
@@ -88,8 +88,8 @@ pub(super) fn collect<F: Found, I: Iterator<Item = F>>(
     while wanted.len() < count
         && let Some(found) = all.next()
     {
-        let EntryRef { key, seq, .. } = found.borrowed();
-        let is_newer = seq > reader;
+        let key = found.borrowed().key;
+        let is_newer = found.seq() > reader;
         let hides = |EntryRef { key: other, kind, .. }| kind != ValueKind::Merge && other == key;
         if !is_newer && !wanted.last().is_some_and(|before| hides(before.borrowed())) {
             wanted.push(found);
@@ -106,10 +106,10 @@ pub(super) fn collect<F: Found, I: Iterator<Item = F>>(
 }
 
 /// Appends versions that were found.
-pub(super) fn copy<F: Found>(found: impl Iterator<Item = F>, versions: &mut Vec<Version>) {
+pub(super) fn copy<F: Located>(found: impl Iterator<Item = F>, versions: &mut Vec<Version>) {
     let found: Vec<F> = found.collect();
     // Where a value ends is written before it: first that, of all.
-    black_box(found.iter().fold(0, |sum, found| sum ^ found.borrowed().seq.0));
+    black_box(found.iter().fold(0, |sum, found| sum ^ found.seq().0));
     fetch(found.iter().map(F::borrowed));
     versions.extend(found.iter().map(F::version));
 }

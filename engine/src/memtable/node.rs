@@ -1,4 +1,4 @@
-//! What a memtable keeps of a version.
+//! A version: how it is found, and what is kept of it.
 
 use std::ops::Range;
 
@@ -11,14 +11,21 @@ use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind};
 pub(super) type Probe<'k> = (&'k [u8], SequenceNumber);
 
 /// A version that was found in a table.
-pub(super) trait Found {
+pub(super) trait Located {
+    fn seq(&self) -> SequenceNumber;
+
     fn borrowed(&self) -> EntryRef<'_>;
 
     /// To keep; its bytes are shared, or copied where there are few.
     fn version(&self) -> Version;
 }
 
-impl Found for &Version {
+impl Located for &Version {
+    #[inline]
+    fn seq(&self) -> SequenceNumber {
+        Version::seq(self)
+    }
+
     #[inline]
     fn borrowed(&self) -> EntryRef<'_> {
         Version::borrowed(self)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use self::tree::Tree;
 use super::Memtable;
 use super::cursor::{ChunkCursor, Neighbours, Wanted, collect, copy};
-use super::node::{Found, Probe, Version};
+use super::node::{Located, Probe, Version};
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
 use crate::sync::{RwLock, read, write};

@@ -12,7 +12,7 @@ use std::mem;
 
 use bytes::Bytes;
 
-use super::super::node::{Found, Probe, Version};
+use super::super::node::{Located, Probe, Version};
 use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
 
 /// Bytes of a chunk; the first ones of a memtable are smaller, as many memtables
@@ -193,7 +193,12 @@ impl<'r> Record<'r> {
     }
 }
 
-impl Found for Record<'_> {
+impl Located for Record<'_> {
+    #[inline]
+    fn seq(&self) -> SequenceNumber {
+        self.records.at(self.place).0.seq
+    }
+
     #[inline]
     fn borrowed(&self) -> EntryRef<'_> {
         let (header, pair) = self.records.at(self.place);
@@ -203,11 +208,12 @@ impl Found for Record<'_> {
     fn version(&self) -> Version {
         let Record { records, place } = *self;
         let (header, pair) = records.at(place);
-        let pair = &pair[..header.pair_bytes()];
+        let len = header.pair_bytes();
         let pair = if Some(place.chunk) == records.filling_number {
-            Bytes::copy_from_slice(pair)
+            Bytes::copy_from_slice(&pair[..len])
         } else {
-            records.chunks[place.chunk as usize].slice_ref(pair)
+            let start = place.offset as usize + HEADER_BYTES;
+            records.chunks[place.chunk as usize].slice(start..start + len)
         };
         Version::of_pair(header.seq, header.kind(), header.expires(), header.key_len(), pair)
     }

@@ -1,12 +1,13 @@
-//! The tree against a list of internal keys: keys in every order, with long prefixes
-//! shared by some, and many versions of one.
+//! The tree against an ordered set of internal keys: keys in every order, with long
+//! prefixes shared by some, and many versions of one. Records of every length.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::records::Record;
+use super::records::{Record, Records};
 use super::tree::Tree;
-use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
+use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind};
+use crate::memtable::node::Located;
 
 /// Numbers in no order, each once below a power of two.
 fn scattered(number: u64, below: u64) -> u64 {
@@ -91,4 +92,35 @@ fn leaves_stay_full_where_keys_ascend() {
     let (ascending, scattered) = (bytes(&|number| number * 7), bytes(&|number| scattered(number, 1 << 14)));
     assert!((32..40).contains(&ascending), "{ascending} bytes a version");
     assert!((38..48).contains(&scattered), "{scattered} bytes a version");
+}
+
+#[test]
+fn records_of_every_length_come_back_and_little_is_wasted() {
+    let mut records = Records::default();
+    let entry = |n: usize| Entry {
+        key: vec![n as u8; n % 50].into(),
+        seq: SequenceNumber(1 << 40 | n as u64),
+        kind: [ValueKind::Put, ValueKind::Delete, ValueKind::Merge][n % 3],
+        expires_at: if n.is_multiple_of(5) { Expiry(n as u64) } else { Expiry::NEVER },
+        value: vec![!n as u8; if n.is_multiple_of(100) { 40 * n } else { n % 300 }].into(),
+    };
+    let (mut places, mut bytes) = (Vec::new(), 0);
+    for n in 0..3_000 {
+        let entry = entry(n);
+        bytes +=
+            16 + entry.key.len() + entry.value.len() + 8 * usize::from(entry.expires_at != Expiry::NEVER);
+        places.push(records.add(&entry.borrowed()));
+    }
+    for (n, place) in places.into_iter().enumerate() {
+        let (record, entry) = (Record { records: &records, place }, entry(n));
+        assert_eq!(record.borrowed(), entry.borrowed());
+        assert_eq!(record.probe(), (&*entry.key, entry.seq));
+        assert_eq!(
+            (record.version().borrowed(), record.version().value()),
+            (entry.borrowed(), entry.value.clone())
+        );
+        assert_eq!(record.version().into_entry(), entry);
+    }
+    let used = records.bytes();
+    assert!((bytes..bytes + bytes / 16 + (64 << 10)).contains(&used), "{used} for {bytes}");
 }

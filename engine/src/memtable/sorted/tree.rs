@@ -24,14 +24,18 @@ use crate::key::{EntryRef, SequenceNumber, compare_internal, head, shared_prefix
 /// Most versions of a leaf, and separators of an inner node.
 const WIDTH: usize = 32;
 
+/// Heads that are about a cache line.
+const LINE: usize = 8;
+
 /// Before all internal keys.
 const FIRST: Probe<'static> = (&[], SequenceNumber(u64::MAX));
 
 /// No leaf.
 const NONE: u32 = u32::MAX;
 
-/// Internal keys of a node, in order.
+/// Internal keys of a node, in order. What each search looks at lies together.
 #[derive(Debug)]
+#[repr(C)]
 struct Keys {
     len: usize,
     /// Bytes that all share, those yet to come included.
@@ -59,8 +63,14 @@ impl Keys {
     #[inline]
     fn below(&self, probe: Probe<'_>, records: &Records) -> usize {
         let head = self.head_of(probe.0);
-        // All of them: that waits for memory once, where a binary search does at each step.
-        let mut count: usize = self.heads.iter().map(|other| usize::from(*other < head)).sum();
+        // Steps that do not wait for each other wait for memory at once, as those of a
+        // binary search would not.
+        let is_less = |other: &u64| usize::from(*other < head);
+        let lines = self.heads.chunks_exact(LINE).map(|line| is_less(&line[LINE - 1]));
+        let mut count = LINE * lines.sum::<usize>();
+        if let Some(line) = self.heads.get(count..count + LINE) {
+            count += line.iter().map(is_less).sum::<usize>();
+        }
         if self.heads.get(count) != Some(&head) {
             return count;
         }
