@@ -3,7 +3,6 @@
 //! left byte for byte as it was. Method: files as they are at telling moments of
 //! a workload, and files changed by hand.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use duramen::api::Database;
@@ -640,12 +639,8 @@ fn made_ahead(asked: bool) {
         }
         copy
     };
-    // A few puts more: it is looked only now and then.
-    let more = Cell::new(0);
-    let nearly_full = |bytes: u64| {
-        more.set(if bytes < memtable_bytes as u64 / 4 * 3 { 0 } else { more.get() + 1 });
-        more.get() > 4
-    };
+    // A little more: it is looked only now and then.
+    let nearly_full = |bytes: u64| bytes >= memtable_bytes as u64 / 4 * 3 + 1024;
 
     // It is there, and empty.
     let count = put(&nearly_full);
