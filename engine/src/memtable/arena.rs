@@ -7,7 +7,15 @@ use std::ops::{Index, IndexMut};
 /// that the unused rest of the last one does not matter.
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// Items in chunks, all full but the last; that one grows like any vector.
+/// Makes room for one item, in steps of a quarter: what a memtable grows by at once is
+/// what it may have too much.
+pub(super) fn grow<T>(items: &mut Vec<T>) {
+    if items.len() == items.capacity() {
+        items.reserve_exact((items.len() / 4).max(1));
+    }
+}
+
+/// Items in chunks, all full but the last; that one grows by a quarter at a time.
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     chunks: Vec<Vec<T>>,
@@ -37,11 +45,12 @@ impl<T> Arena<T> {
             return number;
         }
         if self.chunks.last().is_none_or(|chunk| chunk.len() == Self::CHUNK_ITEMS) {
-            // Many memtables have one item, which may be large.
-            self.chunks.push(Vec::with_capacity(1));
+            grow(&mut self.chunks);
+            self.chunks.push(Vec::new());
         }
         let before = self.chunks.len() - 1;
         let chunk = &mut self.chunks[before];
+        grow(chunk);
         chunk.push(item);
         ((before << Self::SHIFT) + chunk.len() - 1) as u32
     }

@@ -12,6 +12,7 @@ use std::mem;
 
 use bytes::Bytes;
 
+use super::super::arena::grow;
 use super::super::node::{Located, Probe, Version};
 use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
 
@@ -127,6 +128,7 @@ impl Records {
         let header = Header { seq, what, value_len: value.len() as u32 };
         let bytes = HEADER_BYTES + header.pair_bytes();
         if bytes > RECORD_BYTES_MAX {
+            grow(&mut self.chunks);
             let mut own = self.allocate(bytes);
             header.encode(key, value, expires_at, &mut own);
             self.chunks.push(own.into());
@@ -140,6 +142,7 @@ impl Records {
                 self.chunks[number as usize] = full.into();
             }
             self.filling_number = Some(self.chunks.len() as u32);
+            grow(&mut self.chunks);
             self.chunks.push(Bytes::new());
         }
         let place = Place { chunk: self.filling_number.unwrap_or(0), offset: self.filling.len() as u32 };
