@@ -11,9 +11,10 @@
 //! where entries expire, `expires_at` INT64, Unix milliseconds, 0 for never.
 //! Range tombstones are in the private block, out of sight of other readers. Rows
 //! are in order of key ascending, seq descending. Pages have the same row boundaries in
-//! every column, so that row `r` of page `p` is one entry; they hold about 128
-//! rows or 16 KiB of values. A page longer than that has versions of one key.
-//! Keys never straddle row groups.
+//! every column but that of values, so that row `r` of page `p` is one entry; they hold
+//! about 128 rows or 16 KiB of values. A page longer than that has versions of one key.
+//! Their values are in one page, or in some of about 4 KiB each: who wants one value reads
+//! and decompresses no more than that. Keys never straddle row groups.
 //!
 //! What is read is checked first: the tail against the xxh64 in the manifest
 //! before anything decodes it; each page against its checksum in the private block;
@@ -70,6 +71,8 @@ pub struct TableOptions {
     /// Bytes of values in a page; one of half as many has a page of its own. Default:
     /// 16 KiB.
     pub page_value_bytes: usize,
+    /// Bytes of values, roughly, that are compressed together. Default: 4 KiB.
+    pub value_page_bytes: usize,
     /// Rows of a row group. Default: 98,304, whose filter of 128 KiB has at
     /// least ten bits for each key.
     pub row_group_rows: usize,
@@ -93,6 +96,7 @@ impl Default for TableOptions {
         TableOptions {
             page_rows: 128,
             page_value_bytes: 16 << 10,
+            value_page_bytes: 4 << 10,
             row_group_rows: 98_304,
             row_group_bytes: 16 << 20,
             sync_bytes: 8 << 20,

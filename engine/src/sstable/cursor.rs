@@ -115,15 +115,21 @@ impl TableCursor {
         let (index, entry) = (&table.index, &table.index.pages[page]);
         let windows = self.windows.get_or_insert_default();
         let (mut raw, mut written) = (<[Bytes; COLUMNS_MAX]>::default(), [Written::default(); COLUMNS_MAX]);
+        let mut values = Vec::new();
         for column in (0..COLUMNS_MAX).filter(|column| *column != EXPIRY || index.expires) {
             raw[column] = windows.columns[column].raw(table, page, column, true)?;
-            written[column] = table.check(page, column, &raw[column])?;
+            if column == VALUE {
+                (values, written[column]) = table.check_values(page, &raw[column])?;
+            } else {
+                written[column] = table.check(page, column, &raw[column])?;
+            }
         }
         Ok(StoredPage {
             keys: Arc::clone(&rows.keys),
             last_seq: SequenceNumber(rows.seqs.get(rows.keys.rows() - 1) as u64),
             raw,
             written,
+            values,
             seqs: (entry.seq_min, entry.seq_max),
             expiries: entry.expiries,
             compression: index.compression,

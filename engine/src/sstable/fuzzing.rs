@@ -143,9 +143,14 @@ pub(crate) fn parts(file: &[u8], meta: &TableMeta) -> Vec<(&'static str, Vec<u8>
         // One column of each page.
         let column = [VALUE, KEY, SEQ][number % 3];
         let content = if column == SEQ { Content::Ints } else { Content::Bytes };
-        let raw = table.read(page.offsets[column], page.bytes[column] as usize).unwrap();
-        let body = page::open(&raw, page.checksums[column], page.rows as usize, content).unwrap();
-        let head = [&page.rows.to_le_bytes()[..], &[u8::from(content == Content::Ints)]].concat();
+        let values = table.index.values(number)[0];
+        let (rows, bytes, checksums) = match column {
+            VALUE => (values.rows, values.bytes, values.checksums),
+            _ => (page.rows, page.bytes[column], page.checksums[column]),
+        };
+        let raw = table.read(page.offsets[column], bytes as usize).unwrap();
+        let body = page::open(&raw, checksums, rows as usize, content).unwrap();
+        let head = [&rows.to_le_bytes()[..], &[u8::from(content == Content::Ints)]].concat();
         parts.push(("page", [&head[..], &raw].concat()));
         parts.push(("page_body", [&head[..], &body].concat()));
     }

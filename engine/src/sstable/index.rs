@@ -1,6 +1,7 @@
 //! The index of a table in memory: where its pages are and what they may hold.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -12,6 +13,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::integrity::{Integrity, PageChecksums};
 use super::keys::Heads;
+use super::page::ValuePage;
 use super::schema::{self, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::{COLUMNS_MAX, TableMeta};
 use crate::error::{Error, Result};
@@ -26,6 +28,8 @@ pub(super) const MAGIC: &[u8; 4] = b"PAR1";
 #[derive(Debug)]
 pub(super) struct Index {
     pub pages: Vec<PageEntry>,
+    /// The pages of values.
+    values: Vec<ValuePage>,
     pub groups: Vec<GroupEntry>,
     /// Lower bounds of the keys of all pages, one after another.
     bounds: Vec<u8>,
@@ -39,12 +43,15 @@ pub(super) struct Index {
     pub compression: Compression,
 }
 
-/// A page of each column.
+/// A page of each column, and one or more of values.
 #[derive(Clone, Debug)]
 pub(super) struct PageEntry {
     pub offsets: [u64; COLUMNS_MAX],
+    /// Of the column of values: of all of its pages, which lie end to end.
     pub bytes: [u32; COLUMNS_MAX],
     pub checksums: PageChecksums,
+    /// Which pages of values.
+    values: Range<u32>,
     pub rows: u32,
     /// True if the page before may end with the key that this one begins with.
     pub goes_on: bool,
@@ -83,6 +90,12 @@ impl Index {
             refuse("the footer contradicts itself, the private block or the manifest".to_owned())
         })?;
         Ok(index)
+    }
+
+    /// The pages of values of a page.
+    pub fn values(&self, page: usize) -> &[ValuePage] {
+        let Range { start, end } = self.pages[page].values;
+        &self.values[start as usize..end as usize]
     }
 
     /// Lower bound of the keys of a page.
@@ -135,6 +148,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
     }
     let mut index = Index {
         pages: Vec::with_capacity(integrity.pages.len()),
+        values: Vec::with_capacity(integrity.values.len()),
         groups: Vec::with_capacity(integrity.filters.len()),
         bounds: Vec::new(),
         ends: Vec::with_capacity(integrity.pages.len()),
@@ -143,7 +157,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
         expires: integrity.expires,
         compression: Compression::Snappy,
     };
-    let mut checksums = integrity.pages.iter();
+    let (mut checksums, mut value_checksums) = (integrity.pages.iter(), integrity.values.iter());
     let mut offset = MAGIC.len() as u64;
     let mut total_rows = 0;
     let mut upper_before: Vec<u8> = Vec::new();
@@ -165,17 +179,19 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
         };
         let pages = keys.len();
         if pages == 0
-            || columns.iter().any(|column| column.len() != pages)
+            || columns.iter().enumerate().any(|(column, of)| column != VALUE && of.len() != pages)
             || group.num_columns() != columns_count
         {
             return None;
         }
         let first_page = index.pages.len();
         let group_rows = group.num_rows();
+        let mut values = columns[VALUE].iter().peekable();
         for page in 0..pages {
             let first_row = keys[page].first_row_index;
             let end_row = keys.get(page + 1).map_or(group_rows, |next| next.first_row_index);
-            let aligned = columns.iter().all(|column| column[page].first_row_index == first_row);
+            let aligned = |column: usize| columns[column][page].first_row_index == first_row;
+            let aligned = (0..columns_count).filter(|column| *column != VALUE).all(aligned);
             let rows = u32::try_from(end_row.checked_sub(first_row)?).ok()?;
             if !aligned || rows == 0 || (page == 0 && first_row != 0) {
                 return None;
@@ -191,6 +207,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
                 offsets: [0; COLUMNS_MAX],
                 bytes: [0; COLUMNS_MAX],
                 checksums: *checksums.next()?,
+                values: u32::try_from(index.values.len()).ok()?..0,
                 rows,
                 goes_on: page > 0 && upper_before.as_slice() >= lower,
                 seq_min: *seq_bounds.min_value(page)?,
@@ -204,13 +221,35 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
                     None => (0, 0),
                 },
             };
-            for (column, locations) in columns.iter().enumerate() {
+            for (column, locations) in columns.iter().enumerate().filter(|(column, _)| *column != VALUE) {
                 entry.offsets[column] = u64::try_from(locations[page].offset).ok()?;
                 entry.bytes[column] = u32::try_from(locations[page].compressed_page_size).ok()?;
             }
+            let mut at = first_row;
+            entry.offsets[VALUE] = u64::try_from(values.peek()?.offset).ok()?;
+            while at < end_row {
+                let location = values.next_if(|location| location.first_row_index == at)?;
+                let end = entry.offsets[VALUE].checked_add(u64::from(entry.bytes[VALUE]));
+                if u64::try_from(location.offset).ok() != end {
+                    return None;
+                }
+                let next = values.peek().map_or(group_rows, |next| next.first_row_index);
+                let rows = u32::try_from(next.checked_sub(at)?).ok().filter(|rows| *rows > 0)?;
+                let bytes = u32::try_from(location.compressed_page_size).ok()?;
+                index.values.push(ValuePage { rows, bytes, checksums: *value_checksums.next()? });
+                entry.bytes[VALUE] = entry.bytes[VALUE].checked_add(bytes)?;
+                at = next;
+            }
+            if at != end_row {
+                return None;
+            }
+            entry.values.end = u32::try_from(index.values.len()).ok()?;
             upper_before.clear();
             upper_before.extend_from_slice(key_bounds.max_value(page)?);
             index.pages.push(entry);
+        }
+        if values.next().is_some() {
+            return None;
         }
         for column in 0..columns_count {
             for page in &index.pages[first_page..] {
@@ -233,7 +272,8 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
         let filter_hash = *integrity.filters.get(ordinal)?;
         index.groups.push(GroupEntry { first_page, filter_offset, filter_bytes, filter_hash });
     }
-    let whole = offset == meta.tail_offset && total_rows == meta.entries() && checksums.next().is_none();
+    let no_more = checksums.next().is_none() && value_checksums.next().is_none();
+    let whole = offset == meta.tail_offset && total_rows == meta.entries() && no_more;
     let sorted = (1..index.pages.len()).all(|page| index.bound(page - 1) <= index.bound(page));
     if !whole || !sorted {
         return None;

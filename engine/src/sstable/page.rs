@@ -67,6 +67,15 @@ impl Checksums {
     }
 }
 
+/// A page of values, of some of the rows that lie in one page of the other columns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ValuePage {
+    pub rows: u32,
+    /// Bytes of header and body.
+    pub bytes: u32,
+    pub checksums: Checksums,
+}
+
 /// What a page holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
@@ -340,8 +349,17 @@ impl Stored {
         Ok(Stored { body, compressed_from: Some(wanted), start })
     }
 
-    /// Decompresses the body into all of `buffer`.
+    /// Bytes of the body decompressed.
+    fn len(&self) -> usize {
+        self.compressed_from.unwrap_or(self.body.len())
+    }
+
+    /// Decompresses the body into all of `buffer`, which has [`Stored::len`] bytes.
     fn decompress(&self, buffer: &mut [u8]) -> Decoded<()> {
+        if self.compressed_from.is_none() {
+            buffer.copy_from_slice(&self.body);
+            return Ok(());
+        }
         match snap::raw::Decoder::new().decompress(&self.body, buffer) {
             Ok(len) if len == buffer.len() => Ok(()),
             _ => Err(Malformed::new(self.start, "the page does not decompress")),
@@ -353,14 +371,56 @@ impl Stored {
 /// checksums and the number of rows that are expected.
 pub(super) fn open(raw: &Bytes, checksums: Checksums, rows: usize, content: Content) -> Decoded<Bytes> {
     let stored = Stored::check(raw, checksums, rows, content)?;
-    let Some(wanted) = stored.compressed_from else { return Ok(stored.body) };
-    let mut body = Vec::new();
-    if body.try_reserve_exact(wanted).is_err() {
-        return Err(Malformed::new(stored.start, "there is no memory for the page"));
+    if stored.compressed_from.is_none() {
+        return Ok(stored.body);
     }
-    body.resize(wanted, 0);
+    let mut body = room(stored.len()).map_err(|error| error.after(stored.start))?;
     stored.decompress(&mut body)?;
     Ok(body.into())
+}
+
+/// Memory for the body of a page.
+fn room(bytes: usize) -> Decoded<Vec<u8>> {
+    let mut room = Vec::new();
+    if room.try_reserve_exact(bytes).is_err() {
+        return Err(Malformed::new(0, "there is no memory for the page"));
+    }
+    room.resize(bytes, 0);
+    Ok(room)
+}
+
+/// The values of pages that are stored one after another in `raw`, as one page.
+pub(super) fn join(raw: &Bytes, pages: &[ValuePage]) -> Decoded<BytesPage> {
+    if let [page] = pages {
+        let rows = page.rows as usize;
+        return BytesPage::decode(open(raw, page.checksums, rows, Content::Bytes)?, rows);
+    }
+    let mut stored = Vec::with_capacity(pages.len());
+    let mut at = 0;
+    for page in pages {
+        let end = at + page.bytes as usize;
+        let raw = raw.slice(at.min(raw.len())..end.min(raw.len()));
+        let page = Stored::check(&raw, page.checksums, page.rows as usize, Content::Bytes);
+        stored.push(page.map_err(|error| error.after(at))?);
+        at = end;
+    }
+    let mut body = room(stored.iter().map(Stored::len).sum())?;
+    // From the last page to the first, each over the lengths of the one that follows it,
+    // which are decoded: so values lie end to end.
+    let mut start = body.len();
+    let mut places = Vec::with_capacity(pages.len());
+    for (stored, page) in stored.iter().zip(pages).rev() {
+        at -= page.bytes as usize;
+        let room = &mut body[start - stored.len()..start];
+        let place = stored.decompress(room).and_then(|()| Place::decode(room, page.rows as usize));
+        let place = place.map_err(|error| error.after(at))?;
+        start = start - stored.len() + place.range(0).start;
+        places.push((place, page.rows as usize));
+    }
+    places.reverse();
+    let place = Place::join(start, &places).ok_or_else(|| Malformed::new(0, "pages of more than 4 GiB"))?;
+    let rows = places.iter().map(|(_, rows)| rows).sum();
+    Ok(BytesPage { body: body.into(), place, rows })
 }
 
 thread_local! {
@@ -369,10 +429,11 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One row of a page of strings of bytes that is stored in `raw`, checked like [`open`]
-/// does; nothing else of the page stays.
-pub(super) fn pick(raw: &Bytes, checksums: Checksums, rows: usize, row: usize) -> Decoded<Bytes> {
-    let stored = Stored::check(raw, checksums, rows, Content::Bytes)?;
+/// One row of a page of values that is stored in `raw`, checked like [`open`] does;
+/// nothing else of the page stays.
+pub(super) fn pick(raw: &Bytes, page: &ValuePage, row: usize) -> Decoded<Bytes> {
+    let rows = page.rows as usize;
+    let stored = Stored::check(raw, page.checksums, rows, Content::Bytes)?;
     let copy = |body: &[u8]| {
         let place = Place::decode(body, rows)?;
         Ok(Bytes::copy_from_slice(&body[place.range(row)]))
@@ -387,7 +448,7 @@ pub(super) fn pick(raw: &Bytes, checksums: Checksums, rows: usize, row: usize) -
             stored.decompress(body)?;
             copy(body)
         }),
-        Some(_) => Ok(BytesPage::decode(open(raw, checksums, rows, Content::Bytes)?, rows)?.slice(row)),
+        Some(_) => Ok(join(raw, std::slice::from_ref(page))?.slice(row)),
     }
 }
 
@@ -432,6 +493,29 @@ impl Place {
             return Err(fail());
         }
         Ok(Place::Offsets(offsets))
+    }
+
+    /// The places of values that lie end to end from `start` on, each with its number of
+    /// rows; `None` if they do not fit.
+    fn join(start: usize, places: &[(Place, usize)]) -> Option<Place> {
+        let equal = |place: &Place| match place {
+            Place::Equal { len, .. } => Some(*len),
+            Place::Offsets(_) => None,
+        };
+        if let Some(len) = places.first().and_then(|(place, _)| equal(place))
+            && places.iter().all(|(place, _)| equal(place) == Some(len))
+        {
+            return Some(Place::Equal { base: start, len });
+        }
+        let lengths = places.iter().flat_map(|(place, rows)| (0..*rows).map(|row| place.range(row).len()));
+        let mut offsets = Vec::with_capacity(1 + places.iter().map(|(_, rows)| rows).sum::<usize>());
+        let mut at = u32::try_from(start).ok()?;
+        offsets.push(at);
+        for length in lengths {
+            at = at.checked_add(u32::try_from(length).ok()?)?;
+            offsets.push(at);
+        }
+        Some(Place::Offsets(offsets))
     }
 
     fn range(&self, row: usize) -> std::ops::Range<usize> {
@@ -525,6 +609,41 @@ mod tests {
         (out.into(), written)
     }
 
+    fn value_page(written: Written, rows: usize) -> ValuePage {
+        ValuePage { rows: rows as u32, bytes: written.bytes as u32, checksums: written.checksums }
+    }
+
+    #[test]
+    fn pages_of_values_are_joined() {
+        let long = [b'x'; 300];
+        let abc: &[u8] = b"abc";
+        let same: [&[&[u8]]; 3] = [&[abc; 40], &[b"def"], &[abc; 2]];
+        let various: [&[&[u8]]; 4] = [&[abc; 3], &[b"", &long], &[&long], &[b"", b""]];
+        for (pages, mixed) in [(&same[..], false), (&various[..], false), (&various[..], true)] {
+            let (mut raw, mut parts) = (Vec::new(), Vec::new());
+            for (number, values) in pages.iter().enumerate() {
+                let (page, written) = page_of(values, !mixed || number % 2 == 0);
+                raw.extend_from_slice(&page);
+                parts.push(value_page(written, values.len()));
+            }
+            let raw = Bytes::from(raw);
+            let joined = join(&raw, &parts).unwrap();
+            let values = pages.concat();
+            assert_eq!(joined.rows(), values.len());
+            for (row, value) in values.iter().enumerate() {
+                assert_eq!(joined.get(row), *value, "row {row}");
+            }
+            // They lie end to end.
+            assert_eq!(joined.place.range(values.len() - 1).end, joined.body.len());
+            for at in 0..raw.len() {
+                let mut bad = raw.to_vec();
+                bad[at] ^= 1;
+                assert!(join(&bad.into(), &parts).is_err(), "byte {at}");
+                assert!(join(&raw.slice(..at), &parts).is_err(), "cut at {at}");
+            }
+        }
+    }
+
     #[test]
     fn bytes_round_trip() {
         let long = [b'x'; 300];
@@ -536,7 +655,7 @@ mod tests {
                 let body = open(&raw, written.checksums, values.len(), Content::Bytes).unwrap();
                 let page = BytesPage::decode(body, values.len()).unwrap();
                 for (row, value) in values.iter().enumerate() {
-                    assert_eq!(pick(&raw, written.checksums, values.len(), row).unwrap(), *value);
+                    assert_eq!(pick(&raw, &value_page(written, values.len()), row).unwrap(), *value);
                 }
                 for (row, value) in values.iter().enumerate() {
                     assert_eq!(page.get(row), *value);

@@ -2,7 +2,7 @@
 //!
 //! Where the tail is what the manifest says, its index tells where pages are.
 //! Otherwise nothing of the footer is believed. The private block has a checksum
-//! of its own and is found by its magic; it has the CRC-32 of every page, in
+//! of its own and is found by its magic; it has the CRC-32 of every page of each column, in
 //! order, and pages lie end to end from the start of the file. So they are found
 //! one after another by their headers, which must carry those checksums. A damaged
 //! header ends that walk; a damaged body does not.
@@ -15,9 +15,10 @@ use super::cache::Cache;
 use super::filter;
 use super::index::MAGIC;
 use super::integrity::{self, Integrity, PageChecksums};
-use super::page::{self, BytesPage, IntsPage};
+use super::page::{self, BytesPage, Checksums, IntsPage, ValuePage};
 use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::table::Table;
+use super::thrift::Malformed;
 use super::{COLUMNS_MAX, TableMeta};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
@@ -54,6 +55,7 @@ struct Place {
     offsets: [u64; COLUMNS_MAX],
     bytes: [u32; COLUMNS_MAX],
     checksums: PageChecksums,
+    values: Vec<ValuePage>,
     rows: u32,
     keys: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -98,6 +100,7 @@ impl SalvageTable {
                 offsets: page.offsets,
                 bytes: page.bytes,
                 checksums: page.checksums,
+                values: index.values(number).to_vec(),
                 rows: page.rows,
                 keys: Some((index.bound(number).to_vec(), end.to_vec())),
             }
@@ -114,8 +117,13 @@ impl SalvageTable {
         let found = find_private_block(&*file)?;
         let (tail_offset, integrity) =
             found.ok_or_else(|| Error::corruption(path, 0, "there is no private block"))?;
-        let mut walk =
-            Walk { file: &*file, integrity: &integrity, offset: MAGIC.len() as u64, end: tail_offset };
+        let mut walk = Walk {
+            file: &*file,
+            integrity: &integrity,
+            values: 0,
+            offset: MAGIC.len() as u64,
+            end: tail_offset,
+        };
         let mut pages = Vec::new();
         while pages.len() < integrity.pages.len() {
             match walk.group(pages.len())? {
@@ -139,20 +147,16 @@ impl SalvageTable {
     fn entries(&self, page: usize) -> Result<Vec<Entry>> {
         let place = &self.pages[page];
         let rows = place.rows as usize;
+        let raw = |column: usize| self.file.read_at(place.offsets[column], place.bytes[column] as usize);
+        let sound = |column: usize| move |error: Malformed| error.in_file("", place.offsets[column]);
         let body = |column: usize| -> Result<Bytes> {
-            let raw = self.file.read_at(place.offsets[column], place.bytes[column] as usize)?;
-            page::open(&raw, place.checksums[column], rows, CONTENTS[column])
-                .map_err(|error| error.in_file("", place.offsets[column]))
+            let opened = page::open(&raw(column)?, place.checksums[column], rows, CONTENTS[column]);
+            opened.map_err(sound(column))
         };
-        let strings = |column: usize| {
-            let decoded = BytesPage::decode(body(column)?, rows);
-            decoded.map_err(|error| error.in_file("", place.offsets[column]))
-        };
-        let ints = |column: usize| {
-            let decoded = IntsPage::decode(&body(column)?, rows);
-            decoded.map_err(|error| error.in_file("", place.offsets[column]))
-        };
-        let (keys, values, seqs, kinds) = (strings(KEY)?, strings(VALUE)?, ints(SEQ)?, ints(KIND)?);
+        let ints = |column: usize| IntsPage::decode(&body(column)?, rows).map_err(sound(column));
+        let keys = BytesPage::decode(body(KEY)?, rows).map_err(sound(KEY))?;
+        let values = page::join(&raw(VALUE)?, &place.values).map_err(sound(VALUE))?;
+        let (seqs, kinds) = (ints(SEQ)?, ints(KIND)?);
         let expiries = if self.expires { Some(ints(EXPIRY)?) } else { None };
         let mut entries: Vec<Entry> = Vec::with_capacity(rows);
         for row in 0..rows {
@@ -214,6 +218,8 @@ fn find_private_block(file: &dyn ReadFile) -> Result<Option<(u64, Integrity)>> {
 struct Walk<'a> {
     file: &'a dyn ReadFile,
     integrity: &'a Integrity,
+    /// Pages of values so far.
+    values: usize,
     offset: u64,
     end: u64,
 }
@@ -224,10 +230,10 @@ impl Walk<'_> {
         self.file.read_at(self.offset, len as usize)
     }
 
-    /// Goes over the page at hand, if it is this one; answers bytes and rows.
-    fn step(&mut self, page: usize, column: usize) -> Result<Option<(u32, u32)>> {
+    /// Goes over the page at hand, if it is the one that is `wanted`; answers bytes and rows.
+    fn step(&mut self, wanted: Option<Checksums>, column: usize) -> Result<Option<(u32, u32)>> {
         let found = page::measure(&self.header()?, CONTENTS[column]);
-        let wanted = self.integrity.pages.get(page).map(|checksums| checksums[column].crc);
+        let wanted = wanted.map(|checksums| checksums.crc);
         let Some((bytes, rows, _)) = found.filter(|(_, _, crc)| Some(*crc) == wanted) else {
             return Ok(None);
         };
@@ -239,16 +245,42 @@ impl Walk<'_> {
         Ok(Some((bytes, rows)))
     }
 
+    /// Goes over the pages of values that have so many rows; false where a header is damaged.
+    fn values(&mut self, place: &mut Place) -> Result<bool> {
+        place.offsets[VALUE] = self.offset;
+        let mut left = place.rows;
+        while left > 0 {
+            let checksums = self.integrity.values.get(self.values).copied();
+            let (Some(checksums), Some((bytes, rows))) = (checksums, self.step(checksums, VALUE)?) else {
+                return Ok(false);
+            };
+            let (Some(all), Some(after)) = (place.bytes[VALUE].checked_add(bytes), left.checked_sub(rows))
+            else {
+                return Ok(false);
+            };
+            (place.bytes[VALUE], left) = (all, after);
+            place.values.push(ValuePage { rows, bytes, checksums });
+            self.values += 1;
+        }
+        Ok(true)
+    }
+
     /// The pages of the row group that begins with page `first`; `None` where a
     /// header is damaged.
     fn group(&mut self, first: usize) -> Result<Option<Vec<Place>>> {
         let mut places: Vec<Place> = Vec::new();
         loop {
             let (page, offset) = (first + places.len(), self.offset);
-            let Some((bytes, rows)) = self.step(page, KEY)? else { break };
-            let checksums = self.integrity.pages[page];
-            let mut place =
-                Place { offsets: [0; COLUMNS_MAX], bytes: [0; COLUMNS_MAX], checksums, rows, keys: None };
+            let Some(&checksums) = self.integrity.pages.get(page) else { break };
+            let Some((bytes, rows)) = self.step(Some(checksums[KEY]), KEY)? else { break };
+            let mut place = Place {
+                offsets: [0; COLUMNS_MAX],
+                bytes: [0; COLUMNS_MAX],
+                checksums,
+                values: Vec::new(),
+                rows,
+                keys: None,
+            };
             (place.offsets[KEY], place.bytes[KEY]) = (offset, bytes);
             places.push(place);
         }
@@ -256,9 +288,15 @@ impl Walk<'_> {
             return Ok(None);
         }
         for column in 1..self.integrity.columns() {
-            for (index, place) in places.iter_mut().enumerate() {
-                let offset = self.offset;
-                let Some((bytes, rows)) = self.step(first + index, column)? else { return Ok(None) };
+            for place in &mut places {
+                if column == VALUE {
+                    if !self.values(place)? {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                let (offset, wanted) = (self.offset, Some(place.checksums[column]));
+                let Some((bytes, rows)) = self.step(wanted, column)? else { return Ok(None) };
                 if rows != place.rows {
                     return Ok(None);
                 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::COLUMNS_MAX;
 use super::keys::KeysPage;
-use super::page::Written;
+use super::page::{ValuePage, Written};
 use crate::key::SequenceNumber;
 use crate::options::Compression;
 
@@ -16,7 +16,9 @@ use crate::options::Compression;
 pub struct StoredPage {
     pub(super) keys: Arc<KeysPage>,
     pub(super) raw: [Bytes; COLUMNS_MAX],
+    /// Of the column of values: all of its pages.
     pub(super) written: [Written; COLUMNS_MAX],
+    pub(super) values: Vec<ValuePage>,
     /// Lowest and highest, and that of the last row.
     pub(super) seqs: (i64, i64),
     pub(super) last_seq: SequenceNumber,

@@ -11,7 +11,7 @@ use super::cursor::{Purpose, TableCursor};
 use super::filter::Filter;
 use super::index::{GroupEntry, Index};
 use super::keys::KeysPage;
-use super::page::{self, BytesPage, IntsPage, Written};
+use super::page::{self, BytesPage, IntsPage, ValuePage, Written};
 use super::row_cache::Row;
 use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::thrift::{Decoded, Malformed};
@@ -261,15 +261,21 @@ impl Table {
         if let Some(value) = self.slots.look(page, |held| &held.values, |values| values.slice(row)) {
             return Ok(value);
         }
-        let raw = self.raw(page, VALUE)?;
         if self.slots.admits(page, VALUE) {
-            let values = self.decode_values(page, &raw)?;
+            let values = self.decode_values(page, &self.raw(page, VALUE)?)?;
             self.slots.keep(page, |held| &held.values, &values);
             return Ok(values.slice(row));
         }
-        let entry = &self.index.pages[page];
-        let value = page::pick(&raw, entry.checksums[VALUE], entry.rows as usize, row);
-        value.map_err(|error| error.in_file(&self.path, entry.offsets[VALUE]))
+        let (mut offset, mut row) = (self.index.pages[page].offsets[VALUE], row);
+        for part in self.index.values(page) {
+            if row < part.rows as usize {
+                let value = page::pick(&self.read(offset, part.bytes as usize)?, part, row);
+                return value.map_err(|error| error.in_file(&self.path, offset));
+            }
+            row -= part.rows as usize;
+            offset += u64::from(part.bytes);
+        }
+        Err(self.corrupt(page, VALUE, "fewer values than keys"))
     }
 
     /// A page of one of the columns from [`SEQ`] on.
@@ -356,7 +362,8 @@ impl Table {
     }
 
     pub(super) fn decode_values(&self, page: usize, raw: &Bytes) -> Result<Arc<BytesPage>> {
-        self.decode(page, VALUE, raw, BytesPage::decode).map(Arc::new)
+        let values = page::join(raw, self.index.values(page));
+        values.map(Arc::new).map_err(|error| error.in_file(&self.path, self.index.pages[page].offsets[VALUE]))
     }
 
     pub(super) fn decode_ints(&self, page: usize, column: usize, raw: &Bytes) -> Result<Arc<IntsPage>> {
@@ -369,9 +376,43 @@ impl Table {
             .map_err(|error| error.in_file(&self.path, entry.offsets[column]))
     }
 
+    /// What the pages of values in `raw` were written as, each and all.
+    pub(super) fn check_values(&self, page: usize, raw: &[u8]) -> Result<(Vec<ValuePage>, Written)> {
+        let (mut parts, mut all) = (Vec::new(), Written::default());
+        self.each_of_values(page, raw, |raw, part| {
+            let written = page::check(raw, part.checksums)?;
+            parts.push(ValuePage { checksums: written.checksums, ..*part });
+            all.bytes += written.bytes;
+            all.uncompressed += written.uncompressed;
+            Ok(())
+        })?;
+        Ok((parts, all))
+    }
+
     pub(super) fn check_crc(&self, page: usize, column: usize, raw: &[u8]) -> Result<()> {
         let offset = self.index.pages[page].offsets[column];
-        page::check_crc(raw).map_err(|error| error.in_file(&self.path, offset))
+        match column {
+            VALUE => self.each_of_values(page, raw, |raw, _| page::check_crc(raw)),
+            _ => page::check_crc(raw).map_err(|error| error.in_file(&self.path, offset)),
+        }
+    }
+
+    /// Looks at each page of values in `raw`.
+    fn each_of_values(
+        &self,
+        page: usize,
+        raw: &[u8],
+        mut look: impl FnMut(&[u8], &ValuePage) -> Decoded<()>,
+    ) -> Result<()> {
+        let mut at = 0;
+        for part in self.index.values(page) {
+            let end = at + part.bytes as usize;
+            look(&raw[at..end], part).map_err(|error| {
+                error.in_file(&self.path, self.index.pages[page].offsets[VALUE] + at as u64)
+            })?;
+            at = end;
+        }
+        Ok(())
     }
 
     fn decode<T>(

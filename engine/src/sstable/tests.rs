@@ -92,7 +92,13 @@ fn sort(entries: &mut [Entry]) {
 }
 
 fn small() -> TableOptions {
-    TableOptions { page_rows: 8, page_value_bytes: 300, row_group_rows: 100, ..TableOptions::default() }
+    TableOptions {
+        page_rows: 8,
+        page_value_bytes: 300,
+        value_page_bytes: 100,
+        row_group_rows: 100,
+        ..TableOptions::default()
+    }
 }
 
 fn get(table: &Table, key: &[u8], seq: u64) -> Option<Found> {
@@ -257,6 +263,31 @@ fn a_get_reads_two_pages_and_a_filtered_miss_none() {
         !trace.take().is_empty()
     });
     assert!(misses.count() < 5, "filters answer for absent keys");
+}
+
+#[test]
+fn a_value_that_is_not_kept_is_read_with_few_others() {
+    let mut random = Random(11);
+    let entries: Vec<Entry> = (0..1000)
+        .map(|i| {
+            let value = (0..50 + random.below(100)).map(|_| random.below(256) as u8).collect();
+            (format!("{i:06}").into_bytes(), i + 1, ValueKind::Put, value)
+        })
+        .collect();
+    let storage = MemoryStorage::new();
+    let meta = write(&storage, &entries, TableOptions::default());
+    let trace = TraceStorage::new(Arc::new(storage));
+    let table = Table::open(trace.open(PATH).unwrap(), PATH.into(), &meta, Cache::new(0)).unwrap();
+    let keys_in_a_page = table.index.pages[0].rows;
+    assert_eq!((keys_in_a_page, table.index.values(0).len()), (128, 3));
+    for (key, seq, kind, value) in &entries {
+        trace.take();
+        assert_eq!(get(&table, key, *seq), Some(found(*kind, value)));
+        let reads = trace.take();
+        let last = reads.lines().last().unwrap();
+        let bytes: usize = last.split(' ').nth(2).unwrap().parse().unwrap();
+        assert!((3 << 10..6 << 10).contains(&bytes), "{reads}");
+    }
 }
 
 #[test]

@@ -35,6 +35,11 @@ impl Malformed {
         Malformed { at, what: what.into() }
     }
 
+    /// The same, where what was decoded begins after `bytes` more.
+    pub fn after(self, bytes: usize) -> Self {
+        Malformed { at: self.at + bytes, ..self }
+    }
+
     /// The error for a decode that started at `base` of `file`.
     pub fn in_file(self, file: &str, base: u64) -> Error {
         Error::corruption(file, base.saturating_add(self.at as u64), self.what)

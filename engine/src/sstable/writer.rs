@@ -21,7 +21,7 @@ use xxhash_rust::xxh64::Xxh64;
 use super::bounds;
 use super::filter::{self, hash_key};
 use super::integrity::Integrity;
-use super::page::{PageEncoder, PageTooLarge, Written};
+use super::page::{PageEncoder, PageTooLarge, ValuePage, Written};
 use super::schema::{self, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::stored::StoredPage;
 use super::{COLUMNS_MAX, TableIdentity, TableMeta, TableOptions};
@@ -142,6 +142,7 @@ struct GroupRows {
     /// Bytes of each chunk before compression.
     uncompressed: [usize; COLUMNS_MAX],
     pages: Vec<PageInfo>,
+    values: Vec<ValuePage>,
     hashes: Vec<u64>,
     rows: usize,
 }
@@ -153,6 +154,7 @@ type Bounds = (Vec<u8>, Vec<u8>);
 struct PageFacts<'a> {
     rows: usize,
     written: [Written; COLUMNS_MAX],
+    values: &'a [ValuePage],
     /// Its first and last key.
     first: &'a [u8],
     last: &'a [u8],
@@ -267,6 +269,7 @@ impl TableWriter {
         let facts = PageFacts {
             rows: page.rows(),
             written: page.written,
+            values: &page.values,
             first: page.first_key(),
             last: page.last_key(),
             seqs: page.seqs,
@@ -302,11 +305,13 @@ impl TableWriter {
             kinds: page.kinds,
             expiries: page.expiries,
         });
+        group.values.extend_from_slice(page.values);
         group.rows += page.rows;
         group.bytes += page.written.iter().map(|page| page.bytes).sum::<usize>();
         self.last_of_page.clear();
         self.last_of_page.extend_from_slice(page.last);
         self.integrity.pages.push(page.written.map(|page| page.checksums));
+        self.integrity.values.extend(page.values.iter().map(|page| page.checksums));
     }
 
     /// What is known of the table, after a page that begins with `first`.
@@ -439,14 +444,14 @@ impl TableWriter {
         if rows == 0 {
             return Ok(());
         }
-        let compress = self.options.compression == Compression::Snappy;
         let encoder = &mut self.encoder;
         let expires = self.options.expires;
         let [keys, values, seqs, kinds, expiries] = group.chunks.each_mut().map(Chunk::end);
+        let mut value_pages = Vec::new();
         let mut encode = || -> Result<[Written; COLUMNS_MAX], PageTooLarge> {
             Ok([
                 encoder.bytes(keys, &page.key_lengths, &page.keys, false)?,
-                encoder.bytes(values, &page.value_lengths, &page.values, compress)?,
+                encode_values(values, page, &self.options, encoder, &mut value_pages)?,
                 encoder.ints(seqs, &page.seqs)?,
                 encoder.ints(kinds, &page.kinds)?,
                 if expires { encoder.ints(expiries, &page.expiries)? } else { Written::default() },
@@ -458,6 +463,7 @@ impl TableWriter {
         let facts = PageFacts {
             rows,
             written,
+            values: &value_pages,
             first: page.first_key(),
             last: page.last_key().unwrap_or_default(),
             seqs: min_max(&page.seqs),
@@ -508,7 +514,13 @@ impl TableWriter {
             for piece in &chunk.pieces {
                 self.write(piece)?;
             }
-            offset_indexes.push(Some(offset_index(&group.pages, column, offset)));
+            offset_indexes.push(Some(match column {
+                VALUE => offset_index(offset, group.values.iter().map(|page| (page.bytes, page.rows))),
+                _ => offset_index(
+                    offset,
+                    group.pages.iter().map(|page| (page.bytes[column] as u32, page.rows as u32)),
+                ),
+            }));
             let chunk = self.chunk(&group, column, offset);
             chunks.push(match column {
                 KEY => chunk
@@ -593,13 +605,48 @@ fn min_max(values: &[i64]) -> (i64, i64) {
     values.iter().fold((i64::MAX, i64::MIN), |(min, max), value| (min.min(*value), max.max(*value)))
 }
 
-fn offset_index(pages: &[PageInfo], column: usize, chunk_offset: usize) -> OffsetIndexMetaData {
+/// Appends the values of a page, in pages of about as many bytes each.
+fn encode_values(
+    out: &mut Vec<u8>,
+    rows: &PageRows,
+    options: &TableOptions,
+    encoder: &mut PageEncoder,
+    pages: &mut Vec<ValuePage>,
+) -> Result<Written, PageTooLarge> {
+    let compress = options.compression == Compression::Snappy;
+    let most = options.value_page_bytes.max(1);
+    let count = ((rows.values.len() + most / 2) / most).max(1);
+    let mut all = Written::default();
+    let (mut lengths, mut contents) = (rows.value_lengths.as_slice(), rows.values.as_slice());
+    for left in (1..=count).rev() {
+        if lengths.is_empty() {
+            break;
+        }
+        let share = contents.len().div_ceil(left);
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < lengths.len() && (taken == 0 || bytes < share || left == 1) {
+            bytes += lengths[taken] as usize;
+            taken += 1;
+        }
+        let (mine, others) = lengths.split_at(taken);
+        let (my_contents, other_contents) = contents.split_at(bytes);
+        let written = encoder.bytes(out, mine, my_contents, compress)?;
+        let bytes = u32::try_from(written.bytes).map_err(|_| PageTooLarge)?;
+        pages.push(ValuePage { rows: taken as u32, bytes, checksums: written.checksums });
+        all.bytes += written.bytes;
+        all.uncompressed += written.uncompressed;
+        (lengths, contents) = (others, other_contents);
+    }
+    Ok(all)
+}
+
+/// The index of pages that lie end to end from `offset` on: bytes and rows of each.
+fn offset_index(mut offset: usize, pages: impl Iterator<Item = (u32, u32)>) -> OffsetIndexMetaData {
     let mut index = OffsetIndexBuilder::new();
-    let mut offset = chunk_offset;
-    for page in pages {
-        index.append_offset_and_size(offset as i64, page.bytes[column] as i32);
-        index.append_row_count(page.rows as i64);
-        offset += page.bytes[column];
+    for (bytes, rows) in pages {
+        index.append_offset_and_size(offset as i64, bytes as i32);
+        index.append_row_count(i64::from(rows));
+        offset += bytes as usize;
     }
     index.build()
 }

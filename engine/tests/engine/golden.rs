@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `v1` | |
 //! | `v2` | version 2 of the private block; expiry, operands, range tombstones, a long value |
+//! | `v3` | version 3 of the private block; pages of values that are shorter than those of keys |
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,16 +33,18 @@ use crate::support::{Contents, contents, files, files_in, open};
 enum Golden {
     V1,
     V2,
+    V3,
 }
 
 impl Golden {
-    const ALL: [Golden; 2] = [Golden::V1, Golden::V2];
+    const ALL: [Golden; 3] = [Golden::V1, Golden::V2, Golden::V3];
 
     /// xxh64 of all paths, lengths and bytes.
     fn checksum(self) -> u64 {
         match self {
             Golden::V1 => 0x8571_b368_e920_e210,
             Golden::V2 => 0xd261_1602_2ca2_ef07,
+            Golden::V3 => 0x0f89_acf5_e37e_0efc,
         }
     }
 
@@ -49,6 +52,7 @@ impl Golden {
         let name = match self {
             Golden::V1 => "v1",
             Golden::V2 => "v2",
+            Golden::V3 => "v3",
         };
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
     }
@@ -60,6 +64,9 @@ impl Golden {
             let lists: [(&[u8], &[u8]); 5] =
                 [(b"k1", b"1"), (b"k4", b"4"), (b"list", b"abc"), (b"long", &LONG), (b"until", b"2200")];
             contents.extend(lists.map(|(key, value)| ((LISTS.to_owned(), key.to_vec()), value.to_vec())));
+        }
+        if self >= Golden::V3 {
+            contents.extend(verses().map(|(key, value)| ((LISTS.to_owned(), key), value)));
         }
         contents
     }
@@ -77,6 +84,11 @@ const LISTS: &str = "lists";
 
 /// A value that has a page of its own.
 static LONG: [u8; 20_000] = [b'l'; 20_000];
+
+/// Values that fill a page, which version 3 has besides.
+fn verses() -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    (0..60u8).map(|n| (format!("verse/{n:02}").into_bytes(), [n; 200].to_vec()))
+}
 
 /// The first moment of the year 2200.
 const YEAR_2200: Expiry = Expiry(7_258_118_400_000);
@@ -165,6 +177,7 @@ fn write(directory: &Path) {
             };
         }
         match n {
+            490 => verses().for_each(|(key, value)| drop(batch.put(lists, &key, &value).len())),
             500 => drop(
                 batch.put(lists, b"k1", b"1").merge(lists, b"list", b"a").put(lists, b"long", &LONG).len(),
             ),
@@ -178,7 +191,7 @@ fn write(directory: &Path) {
         db.write(batch, Durability::Sync).unwrap();
         match n {
             600 => db.compact().unwrap(),
-            750 | FLUSHED => db.flush().unwrap(),
+            300 | 750 | FLUSHED => db.flush().unwrap(),
             930 => {
                 drop(db);
                 db = Db::open(directory, options()).unwrap();
