@@ -13,7 +13,7 @@
 //! are in order of key ascending, seq descending. Pages have the same row boundaries in
 //! every column but that of values, so that row `r` of page `p` is one entry; they hold
 //! about 128 rows or 16 KiB of values. A page longer than that has versions of one key.
-//! Their values are in one page, or in some of about 4 KiB each: who wants one value reads
+//! Their values are in one page, or in some of about 3 KiB each: who wants one value reads
 //! and decompresses no more than that. Keys never straddle row groups.
 //!
 //! What is read is checked first: the tail against the xxh64 in the manifest
@@ -71,7 +71,7 @@ pub struct TableOptions {
     /// Bytes of values in a page; one of half as many has a page of its own. Default:
     /// 16 KiB.
     pub page_value_bytes: usize,
-    /// Bytes of values, roughly, that are compressed together. Default: 4 KiB.
+    /// Bytes of values, roughly, that are compressed together. Default: 3 KiB.
     pub value_page_bytes: usize,
     /// Rows of a row group. Default: 98,304, whose filter of 128 KiB has at
     /// least ten bits for each key.
@@ -96,7 +96,7 @@ impl Default for TableOptions {
         TableOptions {
             page_rows: 128,
             page_value_bytes: 16 << 10,
-            value_page_bytes: 4 << 10,
+            value_page_bytes: 3 << 10,
             row_group_rows: 98_304,
             row_group_bytes: 16 << 20,
             sync_bytes: 8 << 20,

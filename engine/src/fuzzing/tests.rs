@@ -394,7 +394,7 @@ fn sample_tables() -> Vec<(&'static str, TableMeta, Vec<u8>)> {
         (name, meta, storage.read("table").unwrap())
     };
     let plain = TableOptions { compression: Compression::None, ..TableOptions::default() };
-    let small = TableOptions { page_rows: 4, ..TableOptions::default() };
+    let small = TableOptions { page_rows: 4, value_page_bytes: 8, ..TableOptions::default() };
     let mut range_deletes = RangeDeletes::default();
     for (start, end, seq) in [("a", "key", 7), ("b", "key010", 1200), ("z", "zz", 3)] {
         range_deletes.insert(start.into(), end.into(), SequenceNumber(seq));

@@ -20,6 +20,8 @@
 //! group and the page indexes, where readers of Parquet do not look. It is the
 //! head of the *tail*, whose xxh64 is in the manifest.
 
+use std::num::NonZeroU64;
+
 use bytes::Bytes;
 
 use super::page::Checksums;
@@ -97,7 +99,7 @@ impl Integrity {
         let put = |out: &mut Vec<u8>, checksums: &Checksums| {
             out.extend_from_slice(&checksums.crc.to_le_bytes());
             if self.version != Version::Crcs {
-                out.extend_from_slice(&checksums.xxh.unwrap_or_default().to_le_bytes());
+                out.extend_from_slice(&checksums.xxh.map_or(0, NonZeroU64::get).to_le_bytes());
             }
         };
         let mut values = self.values.iter();
@@ -222,7 +224,7 @@ impl<'a> Fields<'a> {
 
     fn checksums(&mut self, version: Version) -> Decoded<Checksums> {
         let crc = self.u32()?;
-        let xxh = if version == Version::Crcs { None } else { Some(self.u64()?) };
+        let xxh = if version == Version::Crcs { None } else { NonZeroU64::new(self.u64()?) };
         Ok(Checksums { crc, xxh })
     }
 }
@@ -235,8 +237,10 @@ mod tests {
     fn round_trip_and_refusal_of_every_change() {
         let versions = [Version::Crcs, Version::Aligned, Version::Current];
         for (expires, version) in [false, true].into_iter().flat_map(|e| versions.map(|v| (e, v))) {
-            let of =
-                |crc: u32| Checksums { crc, xxh: (version != Version::Crcs).then_some(u64::from(crc) << 33) };
+            let of = |crc: u32| Checksums {
+                crc,
+                xxh: NonZeroU64::new(u64::from(crc) << 33).filter(|_| version != Version::Crcs),
+            };
             let page = |first: u32| {
                 let mut page = PageChecksums::default();
                 for (number, checksums) in page.iter_mut().enumerate().take(4 + usize::from(expires)) {

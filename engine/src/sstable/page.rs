@@ -16,8 +16,9 @@
 //! parquet-format.
 
 use std::cell::RefCell;
+use std::num::NonZeroU64;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 use super::cache::Block;
@@ -43,8 +44,9 @@ const DELTA_LENGTH_BYTE_ARRAY: i32 = 6;
 pub(super) struct Checksums {
     /// CRC-32 of its body, which its header has for all readers of Parquet.
     pub crc: u32,
-    /// xxh64 of its body, which this engine checks where it knows it.
-    pub xxh: Option<u64>,
+    /// xxh64 of its body, which this engine checks where it knows it. It is not known if
+    /// it is 0: so it takes no more memory than a number.
+    pub xxh: Option<NonZeroU64>,
 }
 
 impl Checksums {
@@ -55,13 +57,13 @@ impl Checksums {
             crc.update(part);
             xxh.update(part);
         }
-        Checksums { crc: crc.finalize(), xxh: Some(xxh.digest()) }
+        Checksums { crc: crc.finalize(), xxh: NonZeroU64::new(xxh.digest()) }
     }
 
     /// True for the body that they are of.
     fn match_body(self, body: &[u8]) -> bool {
         match self.xxh {
-            Some(xxh) => xxh64(body, 0) == xxh,
+            Some(xxh) => xxh64(body, 0) == xxh.get(),
             None => crc32fast::hash(body) == self.crc,
         }
     }
@@ -103,22 +105,22 @@ struct Header {
 }
 
 impl Header {
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// Bytes of an encoded header, at most: ten integers and what is around them.
+    const BYTES_MAX: usize = 10 * 6 + 4;
+
+    fn encode(&self, out: &mut impl BufMut) {
         const NEXT_I32: u8 = 0x10 | kind::I32;
-        let int = |out: &mut Vec<u8>, value: i32| {
-            out.push(NEXT_I32);
+        for value in [DATA_PAGE_V2, self.uncompressed, self.compressed, self.crc] {
+            out.put_u8(NEXT_I32);
             put_zigzag(out, i64::from(value));
-        };
-        int(out, DATA_PAGE_V2);
-        int(out, self.uncompressed);
-        int(out, self.compressed);
-        int(out, self.crc);
-        out.push(0x40 | kind::STRUCT);
-        for value in [self.rows, 0, self.rows, self.encoding, 0, 0] {
-            int(out, value);
         }
-        out.push(0x10 | if self.is_compressed { kind::TRUE } else { kind::FALSE });
-        out.extend_from_slice(&[0, 0]);
+        out.put_u8(0x40 | kind::STRUCT);
+        for value in [self.rows, 0, self.rows, self.encoding, 0, 0] {
+            out.put_u8(NEXT_I32);
+            put_zigzag(out, i64::from(value));
+        }
+        out.put_u8(0x10 | if self.is_compressed { kind::TRUE } else { kind::FALSE });
+        out.put_slice(&[0, 0]);
     }
 
     /// Decodes a header; answers where the body begins.
@@ -145,9 +147,11 @@ impl Header {
             _ => reader.skip(found),
         })?;
         let end = reader.position();
-        let mut canonical = Vec::with_capacity(end);
-        header.encode(&mut canonical);
-        if bytes.get(..end) != Some(canonical.as_slice()) {
+        let mut canonical = [0; Self::BYTES_MAX];
+        let mut rest = canonical.as_mut_slice();
+        header.encode(&mut rest);
+        let len = Self::BYTES_MAX - rest.len();
+        if bytes.get(..end) != Some(&canonical[..len]) {
             return Err(Malformed::new(0, "a page header that this engine does not write"));
         }
         Ok((header, end))
@@ -270,7 +274,7 @@ pub(super) fn measure(bytes: &[u8], content: Content) -> Option<(u32, u32, u32)>
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn right_checksums(raw: &[u8]) -> Option<Checksums> {
     let (header, start) = Header::decode(raw).ok()?;
-    Some(Checksums { crc: header.crc as u32, xxh: Some(xxh64(&raw[start..], 0)) })
+    Some(Checksums { crc: header.crc as u32, xxh: NonZeroU64::new(xxh64(&raw[start..], 0)) })
 }
 
 /// Checks the CRC in the header of a page, which other readers of Parquet go by.

@@ -15,6 +15,8 @@
 
 use std::borrow::Cow;
 
+use bytes::BufMut;
+
 use crate::error::Error;
 
 /// Why bytes do not decode, and where: an [`Error::Corruption`] that does not
@@ -47,16 +49,16 @@ impl Malformed {
 }
 
 /// Appends an unsigned LEB128 integer.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.put_u8(value as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.put_u8(value as u8);
 }
 
 /// Appends a signed integer: zigzag, then LEB128.
-pub(super) fn put_zigzag(out: &mut Vec<u8>, value: i64) {
+pub(super) fn put_zigzag(out: &mut impl BufMut, value: i64) {
     put_varint(out, zigzag(value));
 }
 
