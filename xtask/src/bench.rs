@@ -23,7 +23,7 @@ pub fn bench(mut arguments: &[&str]) -> Result<(), String> {
     });
     setup::rust_targets(&["wasm32-wasip1"])?;
     let mut build = cargo();
-    build.args(["build", "--release", "--package", "duramen-bench"]);
+    build.args(["build", "--profile", "bench", "--package", "duramen-bench"]);
     if !engines.is_empty() {
         build.args(["--features", &engines.join(",")]);
     }
