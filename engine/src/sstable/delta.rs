@@ -17,6 +17,9 @@ const BLOCK_VALUES: usize = 128;
 const MINIBLOCKS: usize = 4;
 const MINIBLOCK_VALUES: usize = BLOCK_VALUES / MINIBLOCKS;
 
+/// Bits of values that need not begin at a byte and still lie within eight.
+const NARROW_BITS_MAX: u32 = 57;
+
 /// Appends the encoding of `values`.
 pub(super) fn encode(out: &mut Vec<u8>, values: &[i64]) {
     put_varint(out, BLOCK_VALUES as u64);
@@ -159,6 +162,17 @@ fn unpack(reader: &mut Reader<'_>, width: u8, wanted: usize, mut each: impl FnMu
     let width = u32::from(width);
     let packed = reader.take(MINIBLOCK_VALUES * width as usize / 8)?;
     let mask = u64::MAX >> (64 - width);
+    if width <= NARROW_BITS_MAX {
+        // Every value lies in the eight bytes from the one where it begins.
+        let mut padded = [0; (MINIBLOCK_VALUES * NARROW_BITS_MAX as usize) / 8 + 8];
+        padded[..packed.len()].copy_from_slice(packed);
+        for index in 0..wanted.min(MINIBLOCK_VALUES) {
+            let bit = index * width as usize;
+            let word = padded[bit / 8..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            each(word >> (bit % 8) & mask);
+        }
+        return Ok(());
+    }
     let mut words =
         packed.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
     let mut pending: u128 = 0;

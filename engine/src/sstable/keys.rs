@@ -120,6 +120,11 @@ impl KeysPage {
         KeysPage { page, heads: Some(heads), distinct }
     }
 
+    /// See [`BytesPage::touch`].
+    pub fn touch(&self, first: usize, last: usize) {
+        self.page.touch(first, last);
+    }
+
     /// See [`BytesPage::apart`].
     pub fn apart(&self) -> Option<KeysPage> {
         self.page.apart().map(KeysPage::new)

@@ -16,6 +16,7 @@
 //! parquet-format.
 
 use std::cell::RefCell;
+use std::hint::black_box;
 use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes};
@@ -31,6 +32,9 @@ const SNAPPY_RATIO_MAX: usize = 22;
 
 /// Bytes of a page, decompressed, of which one row may be picked.
 const SCRATCH_BYTES: usize = 64 << 10;
+
+/// Bytes that a processor reads from memory at once.
+const CACHE_LINE_BYTES: usize = 64;
 
 /// Bytes of the encoder's buffers that are kept for the next page.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -544,6 +548,14 @@ impl BytesPage {
     #[inline]
     pub fn get(&self, row: usize) -> &[u8] {
         &self.body[self.place.range(row)]
+    }
+
+    /// Reads a byte of each line of some rows: a processor asks memory for all of those at
+    /// once, and for one after the other when it meets them on its way through the rows.
+    pub fn touch(&self, first: usize, last: usize) {
+        let bytes = &self.body[self.place.range(first).start..self.place.range(last).end];
+        let lines = bytes.chunks(CACHE_LINE_BYTES).map(|line| line[0]);
+        black_box(lines.chain(bytes.last().copied()).fold(0, u8::wrapping_add));
     }
 
     /// The page in memory of its own, if it shares it: what is kept of a page that was read

@@ -60,6 +60,16 @@ impl Stretch {
         self.len = range.start;
     }
 
+    /// Brings the first `rows` near, if there are so many: a reader is about to look at all
+    /// of them.
+    pub fn bring_near(&self, rows: usize) {
+        let Some(last) = rows.min(self.len).checked_sub(1) else { return };
+        let (a, b) = (self.row(0), self.row(last));
+        let (first, last) = (a.min(b), a.max(b));
+        self.rows.keys.touch(first, last);
+        self.rows.values.touch(first, last);
+    }
+
     #[inline]
     fn row(&self, at: usize) -> usize {
         if self.forward { self.from + at } else { self.from - at }
