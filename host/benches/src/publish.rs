@@ -77,7 +77,9 @@ pub const CONDITIONS: &[&str] = &[
     "Every engine gets the same keys of 16 bytes, values, order, write buffer (64 MiB) and cache (256 MiB; \
      8 MiB for what is called cold), and compresses with a fast LZ codec and has filters of 10 bits per \
      key where it has such things at all. Each run of each engine has a process and a directory of its own; \
-     the order of the engines rotates from run to run. Every value that is read is checked.",
+     the order of the engines rotates from run to run. Every value that is read is checked. What is in Rust is \
+     built with optimisation level 3 and thin link-time optimisation, the others as their packages build them \
+     for release.",
     "Figures are medians of the runs; behind ± is half of their range. In brackets is the figure over that \
      of the engine that all are compared with. Less is better, but where a unit is per second. A target of \
      so many × is that many times as fast, or as small, as the other. Latencies \
