@@ -33,8 +33,7 @@ pub(crate) const OWN: SequenceNumber = SequenceNumber::MAX;
 /// their key, of which there may be thousands.
 const VERSIONS_PASSED_MAX: u32 = 16;
 
-/// Rows that are brought near at once at the beginning of the first stretch of a walk; of
-/// each next one twice as many are.
+/// Rows of a stretch that are brought near at once. In long walks all of the page are near.
 const ROWS_NEAR: usize = 32;
 
 /// A point read.
@@ -141,8 +140,6 @@ pub(crate) struct RowCursor {
     plain: bool,
     /// Rows that are answered without a look at each, and the one last answered.
     stretch: Option<(Stretch, usize)>,
-    /// Rows of the next stretch that are brought near at once: the more, the longer the walk.
-    rows_near: usize,
     /// Key and value of the row last answered, unless it is in a stretch. The value is
     /// not copied from where the merge stands until it has to be: then it is `None`.
     key: Vec<u8>,
@@ -207,7 +204,6 @@ impl RowCursor {
             range_deletes,
             own_deletes,
             stretch: None,
-            rows_near: ROWS_NEAR,
             key: Vec::new(),
             rank: 0,
             value: None,
@@ -286,8 +282,7 @@ impl RowCursor {
         }
         let any = stretch.rows() > 0;
         if any {
-            stretch.bring_near(self.rows_near);
-            self.rows_near = self.rows_near.saturating_mul(2);
+            stretch.bring_near(ROWS_NEAR);
             self.stretch = Some((stretch, 0));
         }
         any

@@ -332,6 +332,13 @@ impl Windows {
     /// direction.
     pub fn rows(&mut self, table: &Table, page: usize, forward: bool, passed: Passed) -> Result<Rows> {
         let entry = &table.index.pages[page];
+        let last = (entry.rows as usize).saturating_sub(1);
+        if let Some(values) = &passed.values {
+            values.bring_near(0, last);
+        }
+        if let Some(keys) = &passed.keys {
+            keys.bring_near(0, last);
+        }
         let mut raw = |column: usize| self.columns[column].raw(table, page, column, forward);
         let [seqs, kinds, expiries] = passed.ints;
         let mut ints = |column: usize, held: Option<Arc<IntsPage>>| match held {

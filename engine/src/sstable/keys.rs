@@ -120,9 +120,9 @@ impl KeysPage {
         KeysPage { page, heads: Some(heads), distinct }
     }
 
-    /// See [`BytesPage::touch`].
-    pub fn touch(&self, first: usize, last: usize) {
-        self.page.touch(first, last);
+    /// See [`BytesPage::bring_near`].
+    pub fn bring_near(&self, first: usize, last: usize) {
+        self.page.bring_near(first, last);
     }
 
     /// See [`BytesPage::apart`].

@@ -552,7 +552,7 @@ impl BytesPage {
 
     /// Reads a byte of each line of some rows: a processor asks memory for all of those at
     /// once, and for one after the other when it meets them on its way through the rows.
-    pub fn touch(&self, first: usize, last: usize) {
+    pub fn bring_near(&self, first: usize, last: usize) {
         let bytes = &self.body[self.place.range(first).start..self.place.range(last).end];
         let lines = bytes.chunks(CACHE_LINE_BYTES).map(|line| line[0]);
         black_box(lines.chain(bytes.last().copied()).fold(0, u8::wrapping_add));

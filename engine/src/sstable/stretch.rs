@@ -66,8 +66,8 @@ impl Stretch {
         let Some(last) = rows.min(self.len).checked_sub(1) else { return };
         let (a, b) = (self.row(0), self.row(last));
         let (first, last) = (a.min(b), a.max(b));
-        self.rows.keys.touch(first, last);
-        self.rows.values.touch(first, last);
+        self.rows.keys.bring_near(first, last);
+        self.rows.values.bring_near(first, last);
     }
 
     #[inline]
