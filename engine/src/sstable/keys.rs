@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::cache::Block;
-use super::page::BytesPage;
+use super::page::{BytesPage, Glance};
 use crate::key::{head, shared_prefix};
 
 /// Heads of a sorted list of keys, which is kept elsewhere.
@@ -97,27 +97,41 @@ impl Heads {
     }
 }
 
+/// The rows of a key in a page that is searched but once, and not worth its heads.
+pub(super) fn rows_of(key: &[u8], page: &Glance<'_>, rows: usize) -> Range<usize> {
+    let (mut low, mut high) = (0, rows);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if page.get(middle) < key {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    run_of(key, low, rows, |row| page.get(row))
+}
+
+/// The rows of a key, which begin with `start` if there are any.
+fn run_of<'k>(key: &[u8], start: usize, rows: usize, get: impl Fn(usize) -> &'k [u8]) -> Range<usize> {
+    let end = (start..rows).find(|row| get(*row) != key);
+    start..end.unwrap_or(rows)
+}
+
 /// A page of keys that is quick to search.
 #[derive(Debug)]
 pub(super) struct KeysPage {
     page: BytesPage,
-    /// `None` in a page that is searched but once.
-    heads: Option<Heads>,
+    heads: Heads,
     /// It is known that no two rows have one key.
     distinct: bool,
 }
 
 impl KeysPage {
-    /// A page that is not worth its heads.
-    pub fn to_search_once(page: BytesPage) -> KeysPage {
-        KeysPage { page, heads: None, distinct: false }
-    }
-
     pub fn new(page: BytesPage) -> KeysPage {
         let heads = Heads::new(page.rows(), |row| page.get(row));
         let mut pairs = heads.heads.windows(2).enumerate();
         let distinct = pairs.all(|(row, pair)| pair[0] != pair[1] || page.get(row) != page.get(row + 1));
-        KeysPage { page, heads: Some(heads), distinct }
+        KeysPage { page, heads, distinct }
     }
 
     /// See [`BytesPage::bring_near`].
@@ -142,32 +156,13 @@ impl KeysPage {
     /// The first row whose key is `wanted` or above.
     #[inline]
     pub fn lower_bound(&self, wanted: &[u8]) -> usize {
-        match &self.heads {
-            Some(heads) => heads.below(wanted, |row| self.page.get(row)),
-            None => self.count(|key| key < wanted),
-        }
+        self.heads.below(wanted, |row| self.page.get(row))
     }
 
     /// The rows of a key.
     #[inline]
     pub fn rows_of(&self, key: &[u8]) -> Range<usize> {
-        let start = self.lower_bound(key);
-        let end = (start..self.rows()).find(|row| self.get(*row) != key);
-        start..end.unwrap_or(self.rows())
-    }
-
-    /// The number of keys, from the first on, of which `before` is true.
-    fn count(&self, before: impl Fn(&[u8]) -> bool) -> usize {
-        let (mut low, mut high) = (0, self.page.rows());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if before(self.page.get(middle)) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        run_of(key, self.lower_bound(key), self.rows(), |row| self.get(row))
     }
 
     /// True if it is known that no two rows have one key.
@@ -183,7 +178,7 @@ impl KeysPage {
 
 impl Block for KeysPage {
     fn weight(&self) -> usize {
-        self.page.weight() + self.heads.as_ref().map_or(0, Heads::weight)
+        self.page.weight() + self.heads.weight()
     }
 }
 

@@ -313,19 +313,19 @@ pub(super) fn check(raw: &[u8], checksums: Checksums) -> Decoded<Written> {
 }
 
 /// A page as stored, checked against the checksums and the number of rows that are expected.
-struct Stored {
-    body: Bytes,
+struct Stored<'r> {
+    body: &'r [u8],
     /// Bytes of the body decompressed, if it is compressed.
     compressed_from: Option<usize>,
     /// Where the body begins.
     start: usize,
 }
 
-impl Stored {
-    fn check(raw: &Bytes, checksums: Checksums, rows: usize, content: Content) -> Decoded<Stored> {
+impl<'r> Stored<'r> {
+    fn check(raw: &'r [u8], checksums: Checksums, rows: usize, content: Content) -> Decoded<Stored<'r>> {
         let (header, start) = Header::decode(raw)?;
         let fail = |what: &'static str| Err(Malformed::new(start, what));
-        let body = raw.slice(start..);
+        let body = &raw[start..];
         if usize::try_from(header.compressed) != Ok(body.len()) {
             return Err(Malformed::new(0, "a page header with the wrong size"));
         }
@@ -335,7 +335,7 @@ impl Stored {
                 "a page that belongs elsewhere: its checksum is not the one recorded",
             ));
         }
-        if !checksums.match_body(&body) {
+        if !checksums.match_body(body) {
             return fail("the checksum of the page does not match");
         }
         if usize::try_from(header.rows) != Ok(rows) || header.encoding != content.encoding() {
@@ -348,7 +348,7 @@ impl Stored {
             return Ok(Stored { body, compressed_from: None, start });
         }
         let Ok(wanted) = usize::try_from(header.uncompressed) else { return fail("a negative size") };
-        if snap::raw::decompress_len(&body).ok() != Some(wanted) {
+        if snap::raw::decompress_len(body).ok() != Some(wanted) {
             return fail("compressed bytes of another size than the header says");
         }
         if wanted / SNAPPY_RATIO_MAX > body.len() {
@@ -365,10 +365,10 @@ impl Stored {
     /// Decompresses the body into all of `buffer`, which has [`Stored::len`] bytes.
     fn decompress(&self, buffer: &mut [u8]) -> Decoded<()> {
         if self.compressed_from.is_none() {
-            buffer.copy_from_slice(&self.body);
+            buffer.copy_from_slice(self.body);
             return Ok(());
         }
-        match snap::raw::Decoder::new().decompress(&self.body, buffer) {
+        match snap::raw::Decoder::new().decompress(self.body, buffer) {
             Ok(len) if len == buffer.len() => Ok(()),
             _ => Err(Malformed::new(self.start, "the page does not decompress")),
         }
@@ -380,7 +380,7 @@ impl Stored {
 pub(super) fn open(raw: &Bytes, checksums: Checksums, rows: usize, content: Content) -> Decoded<Bytes> {
     let stored = Stored::check(raw, checksums, rows, content)?;
     if stored.compressed_from.is_none() {
-        return Ok(stored.body);
+        return Ok(raw.slice(stored.start..));
     }
     let mut body = room(stored.len()).map_err(|error| error.after(stored.start))?;
     stored.decompress(&mut body)?;
@@ -407,8 +407,8 @@ pub(super) fn join(raw: &Bytes, pages: &[ValuePage]) -> Decoded<BytesPage> {
     let mut at = 0;
     for page in pages {
         let end = at + page.bytes as usize;
-        let raw = raw.slice(at.min(raw.len())..end.min(raw.len()));
-        let page = Stored::check(&raw, page.checksums, page.rows as usize, Content::Bytes);
+        let raw = &raw[at.min(raw.len())..end.min(raw.len())];
+        let page = Stored::check(raw, page.checksums, page.rows as usize, Content::Bytes);
         stored.push(page.map_err(|error| error.after(at))?);
         at = end;
     }
@@ -437,27 +437,44 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One row of a page of values that is stored in `raw`, checked like [`open`] does;
-/// nothing else of the page stays.
-pub(super) fn pick(raw: &Bytes, page: &ValuePage, row: usize) -> Decoded<Bytes> {
-    let rows = page.rows as usize;
-    let stored = Stored::check(raw, page.checksums, rows, Content::Bytes)?;
-    let copy = |body: &[u8]| {
-        let place = Place::decode(body, rows)?;
-        Ok(Bytes::copy_from_slice(&body[place.range(row)]))
-    };
-    match stored.compressed_from {
-        None => copy(&stored.body),
-        Some(wanted) if wanted <= SCRATCH_BYTES => SCRATCH.with_borrow_mut(|scratch| {
-            if scratch.len() < wanted {
-                scratch.resize(wanted, 0);
-            }
-            let body = &mut scratch[..wanted];
-            stored.decompress(body)?;
-            copy(body)
-        }),
-        Some(_) => Ok(join(raw, std::slice::from_ref(page))?.slice(row)),
+/// Strings of bytes of a page that is looked at once.
+pub(super) struct Glance<'a> {
+    body: &'a [u8],
+    place: Place,
+}
+
+impl Glance<'_> {
+    pub fn get(&self, row: usize) -> &[u8] {
+        &self.body[self.place.range(row)]
     }
+}
+
+/// What `look` makes of a page of strings of bytes that is stored in `raw`, checked like
+/// [`open`] does; nothing of the page stays.
+pub(super) fn glance<R>(
+    raw: &[u8],
+    checksums: Checksums,
+    rows: usize,
+    look: impl FnOnce(Glance<'_>) -> R,
+) -> Decoded<R> {
+    let stored = Stored::check(raw, checksums, rows, Content::Bytes)?;
+    let look = |body: &[u8]| Ok(look(Glance { body, place: Place::decode(body, rows)? }));
+    if stored.compressed_from.is_none() {
+        return look(stored.body);
+    }
+    if stored.len() > SCRATCH_BYTES {
+        let mut body = room(stored.len())?;
+        stored.decompress(&mut body)?;
+        return look(&body);
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < stored.len() {
+            scratch.resize(stored.len(), 0);
+        }
+        let body = &mut scratch[..stored.len()];
+        stored.decompress(body)?;
+        look(body)
+    })
 }
 
 /// A decoded page of strings of bytes.
@@ -671,7 +688,8 @@ mod tests {
                 let body = open(&raw, written.checksums, values.len(), Content::Bytes).unwrap();
                 let page = BytesPage::decode(body, values.len()).unwrap();
                 for (row, value) in values.iter().enumerate() {
-                    assert_eq!(pick(&raw, &value_page(written, values.len()), row).unwrap(), *value);
+                    let found = glance(&raw, written.checksums, values.len(), |page| page.get(row).to_vec());
+                    assert_eq!(found.unwrap(), *value);
                 }
                 for (row, value) in values.iter().enumerate() {
                     assert_eq!(page.get(row), *value);

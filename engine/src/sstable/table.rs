@@ -10,8 +10,8 @@ use super::cache::{Cache, Passed, Slots};
 use super::cursor::{Purpose, TableCursor};
 use super::filter::Filter;
 use super::index::{GroupEntry, Index};
-use super::keys::KeysPage;
-use super::page::{self, BytesPage, IntsPage, ValuePage, Written};
+use super::keys::{self, KeysPage};
+use super::page::{self, BytesPage, Glance, IntsPage, ValuePage, Written};
 use super::row_cache::Row;
 use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::thrift::{Decoded, Malformed};
@@ -220,29 +220,31 @@ impl Table {
     // --- Through the cache ---------------------------------------------------
 
     pub(super) fn keys(&self, page: usize) -> Result<Arc<KeysPage>> {
-        match self.slots.get(page, |held| &held.keys) {
-            Some(keys) => Ok(keys),
-            None => self.read_keys(page, KeysPage::new),
+        if let Some(keys) = self.slots.get(page, |held| &held.keys) {
+            return Ok(keys);
         }
+        let keys = self.decode_keys(page, &self.raw(page, KEY)?)?;
+        if self.slots.admits(page, KEY) {
+            self.slots.keep(page, |held| &held.keys, &keys);
+        }
+        Ok(keys)
     }
 
     /// The rows of a key in a page.
     fn rows_of(&self, page: usize, key: &[u8]) -> Result<Range<usize>> {
-        match self.slots.look(page, |held| &held.keys, |keys| keys.rows_of(key)) {
-            Some(rows) => Ok(rows),
-            // Quick to search only if they are kept.
-            None => Ok(self.read_keys(page, KeysPage::to_search_once)?.rows_of(key)),
+        if let Some(rows) = self.slots.look(page, |held| &held.keys, |keys| keys.rows_of(key)) {
+            return Ok(rows);
         }
-    }
-
-    fn read_keys(&self, page: usize, unless_kept: fn(BytesPage) -> KeysPage) -> Result<Arc<KeysPage>> {
         let raw = self.raw(page, KEY)?;
-        if !self.slots.admits(page, KEY) {
-            return Ok(Arc::new(unless_kept(self.decode(page, KEY, &raw, BytesPage::decode)?)));
+        if self.slots.admits(page, KEY) {
+            let keys = self.decode_keys(page, &raw)?;
+            self.slots.keep(page, |held| &held.keys, &keys);
+            return Ok(keys.rows_of(key));
         }
-        let keys = self.decode_keys(page, &raw)?;
-        self.slots.keep(page, |held| &held.keys, &keys);
-        Ok(keys)
+        let entry = &self.index.pages[page];
+        let rows = entry.rows as usize;
+        let found = page::glance(&raw, entry.checksums[KEY], rows, |page| keys::rows_of(key, &page, rows));
+        found.map_err(|error| error.in_file(&self.path, entry.offsets[KEY]))
     }
 
     pub(super) fn values(&self, page: usize) -> Result<Arc<BytesPage>> {
@@ -269,7 +271,9 @@ impl Table {
         let (mut offset, mut row) = (self.index.pages[page].offsets[VALUE], row);
         for part in self.index.values(page) {
             if row < part.rows as usize {
-                let value = page::pick(&self.read(offset, part.bytes as usize)?, part, row);
+                let (raw, rows) = (self.read(offset, part.bytes as usize)?, part.rows as usize);
+                let copy = |page: Glance<'_>| Bytes::copy_from_slice(page.get(row));
+                let value = page::glance(&raw, part.checksums, rows, copy);
                 return value.map_err(|error| error.in_file(&self.path, offset));
             }
             row -= part.rows as usize;
