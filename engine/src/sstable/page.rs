@@ -36,6 +36,10 @@ const SCRATCH_BYTES: usize = 64 << 10;
 /// Bytes that a processor reads from memory at once.
 const CACHE_LINE_BYTES: usize = 64;
 
+/// Lines that are brought near at once: 32 KiB. More would drive out what came first, and
+/// long values may not be looked at.
+const LINES_NEAR_MAX: usize = 512;
+
 /// Bytes of the encoder's buffers that are kept for the next page.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -412,7 +416,9 @@ pub(super) fn join(raw: &Bytes, pages: &[ValuePage]) -> Decoded<BytesPage> {
         stored.push(page.map_err(|error| error.after(at))?);
         at = end;
     }
-    let mut body = room(stored.iter().map(Stored::len).sum())?;
+    let too_large = || Malformed::new(0, "pages of values that are too large together");
+    let bytes = stored.iter().try_fold(0, |sum: usize, page| sum.checked_add(page.len()));
+    let mut body = room(bytes.ok_or_else(too_large)?)?;
     // From the last page to the first, each over the lengths of the one that follows it,
     // which are decoded: so values lie end to end.
     let mut start = body.len();
@@ -426,7 +432,7 @@ pub(super) fn join(raw: &Bytes, pages: &[ValuePage]) -> Decoded<BytesPage> {
         places.push((place, page.rows as usize));
     }
     places.reverse();
-    let place = Place::join(start, &places).ok_or_else(|| Malformed::new(0, "pages of more than 4 GiB"))?;
+    let place = Place::join(start, &places).ok_or_else(too_large)?;
     let rows = places.iter().map(|(_, rows)| rows).sum();
     Ok(BytesPage { body: body.into(), place, rows })
 }
@@ -569,10 +575,11 @@ impl BytesPage {
 
     /// Reads a byte of each line of some rows: a processor asks memory for all of those at
     /// once, and for one after the other when it meets them on its way through the rows.
+    /// Of long rows only the beginning.
     pub fn bring_near(&self, first: usize, last: usize) {
         let bytes = &self.body[self.place.range(first).start..self.place.range(last).end];
-        let lines = bytes.chunks(CACHE_LINE_BYTES).map(|line| line[0]);
-        black_box(lines.chain(bytes.last().copied()).fold(0, u8::wrapping_add));
+        let lines = bytes.chunks(CACHE_LINE_BYTES).map(|line| line[0]).chain(bytes.last().copied());
+        black_box(lines.take(LINES_NEAR_MAX).fold(0, u8::wrapping_add));
     }
 
     /// The page in memory of its own, if it shares it: what is kept of a page that was read
