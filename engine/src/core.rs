@@ -139,10 +139,12 @@ impl Core {
     /// # Errors
     /// `InvalidArgument` once the database is closed.
     pub fn check_open(&self) -> Result<()> {
-        if self.closed.load(Acquire) {
-            return Err(Error::invalid("the database is closed"));
-        }
-        Ok(())
+        if self.is_open() { Ok(()) } else { Err(Error::invalid("the database is closed")) }
+    }
+
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        !self.closed.load(Acquire)
     }
 
     /// # Errors

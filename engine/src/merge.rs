@@ -349,6 +349,11 @@ impl Cursor for MergeCursor {
         self.sources[self.current?].entry()
     }
 
+    #[inline]
+    fn key(&self) -> Option<&[u8]> {
+        self.sources[self.current?].key()
+    }
+
     fn value(&self) -> Bytes {
         self.current
             .map(|current| with_cursor!(&self.sources[current], cursor => cursor.value()))

@@ -216,13 +216,16 @@ impl RowCursor {
     /// Moves to the next row; false at the end. After an error the walk is over.
     #[inline]
     pub fn advance(&mut self) -> Result<bool> {
-        if let Some((stretch, at)) = &mut self.stretch
-            && *at + 1 < stretch.rows()
-        {
-            *at += 1;
-            return Ok(true);
-        }
-        self.walk()
+        if self.glide() { Ok(true) } else { self.walk() }
+    }
+
+    /// Moves to the next row, if that is known to be one without a look at it.
+    #[inline]
+    pub fn glide(&mut self) -> bool {
+        let Some((stretch, at)) = &mut self.stretch else { return false };
+        let glides = *at + 1 < stretch.rows();
+        *at += usize::from(glides);
+        glides
     }
 
     fn walk(&mut self) -> Result<bool> {

@@ -38,16 +38,41 @@ impl Rows {
     ///
     /// # Errors
     /// As the iterator's; after one it is over.
+    #[inline]
     pub fn next_borrowed(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         let row = self.step(false)?;
         Ok(row.map(|cursor| (cursor.key(), cursor.value())))
     }
 
+    /// The next pair from the other end, borrowed like that of [`Rows::next_borrowed`].
+    ///
+    /// # Errors
+    /// As the iterator's; after one it is over.
+    #[inline]
+    pub fn next_back_borrowed(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        let row = self.step(true)?;
+        Ok(row.map(|cursor| (cursor.key(), cursor.value())))
+    }
+
     /// Moves an end; answers its cursor where there is a row.
+    #[inline]
     fn step(&mut self, reverse: bool) -> Result<Option<&RowCursor>> {
-        if std::mem::replace(&mut self.over, true) {
+        if self.over {
             return Ok(None);
         }
+        let is_open = self.keyspace.engine.parts.core.is_open();
+        let (end, other) =
+            if reverse { (&mut self.back, &self.front) } else { (&mut self.front, &self.back) };
+        let glides = is_open && other.is_none() && end.as_mut().is_some_and(RowCursor::glide);
+        if !glides && !self.walk(reverse)? {
+            return Ok(None);
+        }
+        Ok(if reverse { self.back.as_ref() } else { self.front.as_ref() })
+    }
+
+    /// Moves an end, wherever it is; false at the end of the walk, which it remembers.
+    fn walk(&mut self, reverse: bool) -> Result<bool> {
+        self.over = true;
         self.keyspace.engine.parts.core.check_open()?;
         if self.dropped {
             self.keyspace.inner.check()?;
@@ -65,7 +90,7 @@ impl Rows {
             }
         };
         if !cursor.advance()? {
-            return Ok(None);
+            return Ok(false);
         }
         // Where the ends meet, it is over.
         let met = match other {
@@ -74,7 +99,7 @@ impl Rows {
             None => false,
         };
         self.over = met;
-        Ok((!met).then_some(cursor))
+        Ok(!met)
     }
 
     fn next_from(&mut self, reverse: bool) -> Option<Result<(Bytes, Bytes)>> {

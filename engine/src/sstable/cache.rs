@@ -14,6 +14,7 @@
 //! "2Q" (Johnson and Shasha, 1994).
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 // Not those of `crate::sync`: whoever comes first here, no answer is another.
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
@@ -21,7 +22,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 
 use super::filter::Filter;
 use super::keys::KeysPage;
@@ -240,8 +241,16 @@ impl Slots {
     /// what it finds is not the hotter for it.
     pub fn pass(&self, page: usize) -> Passed {
         let Held { keys, values, ints, .. } = &self.slots[page].held;
-        let ints = ints.each_ref().map(ArcSwapOption::load_full);
-        Passed { keys: keys.load_full(), values: values.load_full(), ints }
+        let (keys, values, ints) = (keys.load(), values.load(), ints.each_ref().map(ArcSwapOption::load));
+        // To count one reader more is to wait for the memory, and for nothing else
+        // meanwhile. A look at all of it first waits once.
+        let weights = [keys.as_deref().map(Block::weight), values.as_deref().map(Block::weight)];
+        black_box((weights, ints.each_ref().map(|ints| ints.as_deref().map(Block::weight))));
+        Passed {
+            keys: Guard::into_inner(keys),
+            values: Guard::into_inner(values),
+            ints: ints.map(Guard::into_inner),
+        }
     }
 
     /// What `field` of a page holds, to hold on to.

@@ -81,12 +81,13 @@ fn within<'m>(model: &'m Model, range: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Vec
 }
 
 fn scan(random: &mut Random, rows: &mut Rows, mut expected: &[(&[u8], &[u8])]) {
-    let ways = random.below(4);
+    let ways = random.below(5);
     loop {
         let (reverse, borrows) = match ways {
             0 => (false, false),
             1 => (true, false),
             2 => (false, true),
+            3 => (true, true),
             _ => (random.one_in(2), random.one_in(2)),
         };
         let wanted = match reverse {
@@ -97,7 +98,10 @@ fn scan(random: &mut Random, rows: &mut Rows, mut expected: &[(&[u8], &[u8])]) {
         match (reverse, borrows) {
             (false, true) => same(rows.next_borrowed().unwrap()),
             (false, false) => same(rows.next().transpose().unwrap().as_ref().map(|(k, v)| (&k[..], &v[..]))),
-            (true, _) => same(rows.next_back().transpose().unwrap().as_ref().map(|(k, v)| (&k[..], &v[..]))),
+            (true, true) => same(rows.next_back_borrowed().unwrap()),
+            (true, false) => {
+                same(rows.next_back().transpose().unwrap().as_ref().map(|(k, v)| (&k[..], &v[..])))
+            }
         }
         // Now and then a scan is given up.
         if wanted.is_none() || random.one_in(2_000) {

@@ -164,8 +164,8 @@ impl Engine for Native {
 
     fn scan_back(&self, show: Show<'_>) -> Result<()> {
         let mut rows = self.keyspace.range::<&[u8]>(..);
-        while let Some((key, value)) = rows.next_back().transpose()?
-            && show(&key, &value)
+        while let Some((key, value)) = rows.next_back_borrowed()?
+            && show(key, value)
         {}
         Ok(())
     }
