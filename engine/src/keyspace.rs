@@ -11,9 +11,9 @@ use crate::cursor::{Found, Lookup};
 use crate::edit::KeyspaceFacts;
 use crate::error::{Error, Result};
 use crate::gaps::Gaps;
-use crate::key::{Entry, EntryRef, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
+use crate::key::{EntryRef, Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
 use crate::key_filter::KeyFilter;
-use crate::memtable::{self, Memtable};
+use crate::memtable::{self, Memtable, Versioned};
 use crate::merge_operator::{Operator, refused};
 use crate::options::{KeyspaceOptions, MemtableKind};
 use crate::range_delete::RangeDeletes;
@@ -22,6 +22,9 @@ use crate::sstable::hash_key;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, RwLock, Swap, lock, read, write};
 use crate::version::Version;
+
+/// Operations that come into a memtable at once. Readers may wait for them.
+const OPS_AT_ONCE: usize = 16;
 
 /// Bytes that a range delete costs in memory beside its keys, roughly: it parts at
 /// most two fragments of others.
@@ -254,9 +257,10 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// One writer at a time.
     pub fn note_writes(&self, writes: u64, bytes: u64) {
-        self.writes.fetch_add(writes, Relaxed);
-        self.bytes_put.fetch_add(bytes, Relaxed);
+        self.writes.store(self.writes.load(Relaxed) + writes, Relaxed);
+        self.bytes_put.store(self.bytes_put.load(Relaxed) + bytes, Relaxed);
     }
 
     pub fn note_gets(&self, gets: u64) {
@@ -336,26 +340,35 @@ impl Memory {
         }
     }
 
-    /// Adds an operation of a batch that `wal` holds. One writer at a time.
-    pub fn insert(&self, wal: FileNumber, seq: SequenceNumber, op: &Op, batch: &[u8]) {
-        self.first_wal.fetch_min(wal.0, Release);
+    /// Adds operations of a batch that `wal` holds. One writer at a time.
+    pub fn insert(&self, wal: FileNumber, seq: SequenceNumber, ops: &[Op], batch: &[u8]) {
+        if wal.0 < self.first_wal.load(Relaxed) {
+            self.first_wal.store(wal.0, Release);
+        }
         self.last_seq.store(seq.0, Release);
-        let (key, value) = (&batch[op.key.clone()], &batch[op.value.clone()]);
-        match op.kind {
-            OpKind::Entry(kind) => {
-                if op.expires_at != Expiry::NEVER {
+        let entry = |op: &Op| {
+            let (key, value) = (&batch[op.key.clone()], &batch[op.value.clone()]);
+            match op.kind {
+                OpKind::Entry(kind) => Some(EntryRef { key, seq, kind, expires_at: op.expires_at, value }),
+                OpKind::RangeDelete => None,
+            }
+        };
+        for some in ops.chunks(OPS_AT_ONCE) {
+            for entry in some.iter().filter_map(entry) {
+                if entry.expires_at != Expiry::NEVER {
                     self.expires.store(true, Release);
                 }
-                self.filter.insert(hash_key(key));
-                self.table.insert(EntryRef { key, seq, kind, expires_at: op.expires_at, value });
+                self.filter.insert(hash_key(entry.key));
             }
-            OpKind::RangeDelete => {
-                let bytes = RANGE_DELETE_OVERHEAD_BYTES + key.len() + value.len();
-                self.range_delete_bytes.fetch_add(bytes, Release);
-                let (start, end) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-                // A reader keeps the set that it has taken.
-                Arc::make_mut(&mut write(&self.range_deletes)).insert(start, end, seq);
-            }
+            self.table.insert_all(&mut some.iter().filter_map(entry));
+        }
+        for op in ops.iter().filter(|op| op.kind == OpKind::RangeDelete) {
+            let (start, end) = (&batch[op.key.clone()], &batch[op.value.clone()]);
+            let bytes = RANGE_DELETE_OVERHEAD_BYTES + start.len() + end.len();
+            self.range_delete_bytes.fetch_add(bytes, Release);
+            let (start, end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
+            // A reader keeps the set that it has taken.
+            Arc::make_mut(&mut write(&self.range_deletes)).insert(start, end, seq);
         }
     }
 
@@ -365,7 +378,7 @@ impl Memory {
         if !self.filter.may_hold(hash) {
             return None;
         }
-        let Entry { seq, kind, expires_at, value, .. } = self.table.get(lookup.key, lookup.seq)?;
+        let Versioned { seq, kind, expires_at, value } = self.table.get(lookup.key, lookup.seq)?;
         if seq < lookup.hidden_below || expires_at.is_past(lookup.now_ms) {
             return Some(Found::Gone);
         }

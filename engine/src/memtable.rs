@@ -11,8 +11,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::cursor::Cursor;
-use crate::key::{Entry, EntryRef, SequenceNumber};
+use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
 use crate::options::MemtableKind;
 
 mod arena;
@@ -34,13 +36,46 @@ pub fn new(kind: MemtableKind) -> Arc<dyn Memtable> {
     }
 }
 
+/// A version of a key, which whoever asked for it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned {
+    /// The commit that wrote it.
+    pub seq: SequenceNumber,
+    /// What it does.
+    pub kind: ValueKind,
+    /// When it expires.
+    pub expires_at: Expiry,
+    /// The value; empty for a tombstone. It may share the memory of others.
+    pub value: Bytes,
+}
+
+impl Versioned {
+    /// The same of `entry`, with a value of its own.
+    fn of(entry: &EntryRef<'_>, value: Bytes) -> Versioned {
+        Versioned { seq: entry.seq, kind: entry.kind, expires_at: entry.expires_at, value }
+    }
+
+    /// It, and the key.
+    #[cfg(test)]
+    fn with_key(self, key: &[u8]) -> crate::key::Entry {
+        let Versioned { seq, kind, expires_at, value } = self;
+        crate::key::Entry { key: Bytes::copy_from_slice(key), seq, kind, expires_at, value }
+    }
+}
+
 /// Sorted versions of keys, in memory.
 pub trait Memtable: Send + Sync + Debug {
-    /// Adds a copy of a version; its key and sequence number together must be new.
-    fn insert(&self, entry: EntryRef<'_>);
+    /// Adds copies of versions, of which each key and sequence number together must be
+    /// new. Readers wait for all of them where the structure has a lock.
+    fn insert_all(&self, entries: &mut dyn Iterator<Item = EntryRef<'_>>);
 
-    /// The newest version of `key` at or before `seq`.
-    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry>;
+    /// Adds a copy of a version.
+    fn insert(&self, entry: EntryRef<'_>) {
+        self.insert_all(&mut std::iter::once(entry));
+    }
+
+    /// What the newest version of `key` at or before `seq` says.
+    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Versioned>;
 
     /// A cursor over everything, inserts to come included; or, for a reader at a sequence
     /// number that walks forward, over what it needs: neither what is newer nor what is

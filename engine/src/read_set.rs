@@ -107,8 +107,8 @@ impl Reads {
 fn newest(view: &View, key: &[u8], above: SequenceNumber) -> Result<SequenceNumber> {
     let mut newest = SequenceNumber(0);
     for memory in view.memtables().filter(|memory| memory.last_seq() > above) {
-        let entry = memory.table.get(key, SequenceNumber::MAX);
-        newest = newest.max(entry.map_or(SequenceNumber(0), |entry| entry.seq));
+        let found = memory.table.get(key, SequenceNumber::MAX);
+        newest = newest.max(found.map_or(SequenceNumber(0), |found| found.seq));
         if let Some(range_deletes) = memory.range_deletes() {
             newest = newest.max(range_deletes.newest_over(key, SequenceNumber::MAX));
         }

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use crate::batch;
+use crate::batch::{self, Op};
 use crate::core::{Core, Counters, OldWal, Parts};
 use crate::current::{self, CurrentState};
 use crate::edit::{Header, State, WalEnd, WalRecord};
@@ -378,15 +378,16 @@ impl Recovery {
 
     fn apply(&self, wal: FileNumber, seq: SequenceNumber, batch: &[u8]) -> Result<()> {
         self.counters.recovered_commits.fetch_add(1, Relaxed);
-        for op in batch::decode(batch).map_while(Result::ok) {
-            let record = self.loaded.state.keyspaces.get(&op.keyspace);
-            if record.is_none() && op.keyspace <= self.loaded.state.keyspace_max {
+        let ops: Vec<Op> = batch::decode(batch).map_while(Result::ok).collect();
+        for ops in ops.chunk_by(|a, b| a.keyspace == b.keyspace) {
+            let id = ops[0].keyspace;
+            let record = self.loaded.state.keyspaces.get(&id);
+            if record.is_none() && id <= self.loaded.state.keyspace_max {
                 // Dropped since.
                 continue;
             }
-            let Some((record, keyspace)) = record.zip(self.keyspaces.get(&op.keyspace)) else {
-                let what =
-                    format!("commit {} writes to keyspace {}, which does not exist", seq.0, op.keyspace.0);
+            let Some((record, keyspace)) = record.zip(self.keyspaces.get(&id)) else {
+                let what = format!("commit {} writes to keyspace {}, which does not exist", seq.0, id.0);
                 return Err(Error::corruption(filename::wal(wal), 0, what));
             };
             if seq <= record.facts.flushed_through {
@@ -400,7 +401,7 @@ impl Recovery {
                 keyspace.freeze();
                 view = keyspace.view();
             }
-            view.active.insert(wal, seq, &op, batch);
+            view.active.insert(wal, seq, ops, batch);
         }
         Ok(())
     }

@@ -322,7 +322,12 @@ impl Repair<'_> {
                 let known = self.plan.state.keyspaces.get(&op.keyspace);
                 let flushed = known.is_some_and(|record| seq <= record.facts.flushed_through);
                 if !flushed && !is_dropped(&self.plan.state, op.keyspace) {
-                    memories.entry(op.keyspace).or_default().insert(number, seq, &op, &batch);
+                    memories.entry(op.keyspace).or_default().insert(
+                        number,
+                        seq,
+                        std::slice::from_ref(&op),
+                        &batch,
+                    );
                 }
             }
         }

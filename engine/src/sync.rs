@@ -7,6 +7,7 @@
 //! The primitives themselves come from here, too: those of the standard library,
 //! or with feature `shuttle` those that let a test choose who goes on.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
@@ -35,6 +36,27 @@ pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 /// Locks for writing.
 pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A lock that readers on different processors take without waiting for each other's
+/// memory: it has one part for each of a few threads, and a writer takes them all. For
+/// what is read much more often than written, or is written by one thread alone.
+///
+/// A sandbox has one thread, and a test of schedules has to see each step.
+#[derive(Debug, Default)]
+pub(crate) struct WideLock<T>(
+    #[cfg(not(any(feature = "shuttle", target_family = "wasm")))] crossbeam_utils::sync::ShardedLock<T>,
+    #[cfg(any(feature = "shuttle", target_family = "wasm"))] RwLock<T>,
+);
+
+impl<T> WideLock<T> {
+    pub fn read(&self) -> impl Deref<Target = T> + '_ {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn write(&self) -> impl DerefMut<Target = T> + '_ {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What readers look at while others replace it. A look writes nothing that another thread

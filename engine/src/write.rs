@@ -20,12 +20,12 @@ use crate::error::{Error, Result};
 use crate::filename;
 use crate::fold::Folded;
 use crate::key::{Expiry, FileNumber, KeyspaceId, SequenceNumber, ValueKind};
-use crate::keyspace::{Keyspace, Memory};
+use crate::keyspace::Keyspace;
 use crate::options::Durability;
 use crate::read_set::ReadSet;
 use crate::sstable::hash_key;
 use crate::stall::Buffered;
-use crate::sync::atomic::AtomicU8;
+use crate::sync::atomic::{AtomicU8, AtomicU64};
 use crate::sync::{Condvar, Mutex, lock};
 use crate::wal::Wal;
 
@@ -69,6 +69,8 @@ struct Writer {
     /// Bytes of batches since it was looked how much is in memory.
     unlooked_bytes: usize,
     last_seq: SequenceNumber,
+    /// Of the batch that goes into the memtables; always the same memory.
+    ops: Vec<Op>,
     /// True once the log is sealed for good.
     closed: bool,
 }
@@ -77,6 +79,8 @@ struct Writer {
 #[derive(Debug)]
 struct Request {
     batch: Vec<u8>,
+    /// That of some of its operations, if it was looked up.
+    keyspace: Option<Arc<Keyspace>>,
     durability: Durability,
     /// What a transaction has read, to be looked at again.
     reads: Option<ReadSet>,
@@ -101,6 +105,9 @@ const GO: u8 = 3;
 /// is full.
 const LOOKS_PER_MEMTABLE: usize = 256;
 
+/// Operations for which there is memory when a batch has come into the memtables.
+const OPS_KEPT_MAX: usize = 1 << 10;
+
 /// How often a commit looks whether its turn has come before it sleeps: for as long as a
 /// small commit takes, as waking one that sleeps takes longer than that.
 const LOOKS: u32 = if cfg!(feature = "shuttle") { 1 } else { 300 };
@@ -108,7 +115,14 @@ const LOOKS: u32 = if cfg!(feature = "shuttle") { 1 } else { 300 };
 impl WritePath {
     /// The write path of a database whose last commit is `last_seq`.
     pub fn new(last_seq: SequenceNumber) -> Self {
-        let writer = Writer { wal: None, prepared_at: None, unlooked_bytes: 0, last_seq, closed: false };
+        let writer = Writer {
+            wal: None,
+            prepared_at: None,
+            unlooked_bytes: 0,
+            last_seq,
+            ops: Vec::new(),
+            closed: false,
+        };
         WritePath { queue: Mutex::default(), writer: Mutex::new(writer) }
     }
 
@@ -122,11 +136,11 @@ impl WritePath {
     ) -> Result<()> {
         core.check_writable()?;
         batch.check(core.options.batch_limits())?;
-        let batch = canonical(core, batch)?;
+        let (batch, keyspace) = canonical(core, batch)?;
         if batch.is_empty() {
             return if durability == Durability::Sync { self.sync(core) } else { Ok(()) };
         }
-        let request = Request::new(batch, durability, reads);
+        let request = Request::new(batch, keyspace, durability, reads);
         let mut queue = lock(&self.queue);
         if !queue.led {
             queue.led = true;
@@ -213,10 +227,15 @@ impl Drop for Group<'_> {
 }
 
 impl Request {
-    fn new(batch: Vec<u8>, durability: Durability, reads: Option<ReadSet>) -> Self {
+    fn new(
+        batch: Vec<u8>,
+        keyspace: Option<Arc<Keyspace>>,
+        durability: Durability,
+        reads: Option<ReadSet>,
+    ) -> Self {
         let (outcome, turn) = (OnceLock::new(), AtomicU8::new(WAIT));
         let (asleep, turned) = (Mutex::default(), Condvar::new());
-        Request { batch, durability, reads, outcome, turn, asleep, turned }
+        Request { batch, keyspace, durability, reads, outcome, turn, asleep, turned }
     }
 
     fn turn(&self, turn: u8) {
@@ -303,31 +322,40 @@ impl Writer {
     /// bytes.
     fn apply(&mut self, core: &Core, group: &[&Request]) -> usize {
         let wal = self.wal.as_ref().map_or(FileNumber(0), Wal::number);
-        let mut target: Option<(Arc<Keyspace>, Arc<Memory>)> = None;
         let mut bytes = 0;
         for request in group {
             self.last_seq.0 += 1;
             bytes += request.batch.len();
-            for op in batch::decode(&request.batch).map_while(Result::ok) {
-                let (keyspace, memory) = match &target {
-                    Some(target) if target.0.id == op.keyspace => target,
-                    _ => {
-                        // Checked when the commit came in.
-                        let Ok(keyspace) = core.keyspace(op.keyspace) else { continue };
-                        let memory = keyspace.active();
-                        &*target.insert((keyspace, memory))
-                    }
+            self.ops.clear();
+            self.ops.extend(batch::decode(&request.batch).map_while(Result::ok));
+            for ops in self.ops.chunk_by(|a, b| a.keyspace == b.keyspace) {
+                let found;
+                let keyspace = match &request.keyspace {
+                    Some(keyspace) if keyspace.id == ops[0].keyspace => keyspace,
+                    // Checked when the commit came in.
+                    _ => match core.keyspace(ops[0].keyspace) {
+                        Ok(keyspace) => {
+                            found = keyspace;
+                            &found
+                        }
+                        Err(_) => continue,
+                    },
                 };
-                keyspace.usage.note_writes(1, (op.key.len() + op.value.len()) as u64);
-                if let OpKind::Entry(ValueKind::Put | ValueKind::Merge) = op.kind {
+                let put = ops.iter().map(|op| (op.key.len() + op.value.len()) as u64);
+                keyspace.usage.note_writes(ops.len() as u64, put.sum());
+                let is_put = |op: &&Op| matches!(op.kind, OpKind::Entry(ValueKind::Put | ValueKind::Merge));
+                for op in ops.iter().filter(is_put) {
                     keyspace.gaps.note_put(self.last_seq, &request.batch[op.key.clone()]);
                 }
-                memory.insert(wal, self.last_seq, &op, &request.batch);
+                keyspace.active().insert(wal, self.last_seq, ops, &request.batch);
             }
         }
+        self.ops.shrink_to(OPS_KEPT_MAX);
         core.visible.store(self.last_seq.0, Release);
-        core.counters.commits.fetch_add(group.len() as u64, Relaxed);
-        core.counters.bytes_committed.fetch_add(bytes as u64, Relaxed);
+        // There is one writer.
+        let add = |counter: &AtomicU64, more| counter.store(counter.load(Relaxed) + more as u64, Relaxed);
+        add(&core.counters.commits, group.len());
+        add(&core.counters.bytes_committed, bytes);
         bytes
     }
 
@@ -457,12 +485,12 @@ fn largest_first(core: &Core, mut active: usize, active_max: usize) -> Vec<Keysp
 }
 
 /// The batch with at most one operation for each key ([`crate::fold`]), and with
-/// the expiries that its keyspaces ask for.
+/// the expiries that its keyspaces ask for; and one of its keyspaces.
 ///
 /// # Errors
 /// `InvalidArgument` where a keyspace does not exist, or its merge operator
 /// refuses.
-fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
+fn canonical(core: &Core, batch: WriteBatch) -> Result<(Vec<u8>, Option<Arc<Keyspace>>)> {
     let encoded = batch.as_encoded();
     let mut known: Option<Arc<Keyspace>> = None;
     let mut plain = true;
@@ -487,11 +515,11 @@ fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
         known = Some(keyspace);
     }
     if plain && batch.len() == 1 {
-        return Ok(batch.into_encoded());
+        return Ok((batch.into_encoded(), known));
     }
     let ops: Vec<Op> = batch::decode(encoded).map_while(Result::ok).collect();
     if plain {
-        return Ok(without_superseded(batch, &ops));
+        return Ok((without_superseded(batch, &ops), known));
     }
     let batch = Bytes::from(batch.into_encoded());
     let now_ms = core.options.environment.unix_ms();
@@ -515,7 +543,7 @@ fn canonical(core: &Core, batch: WriteBatch) -> Result<Vec<u8>> {
     // back must not be written.
     let folded = folded.encode();
     folded.check(core.options.batch_limits())?;
-    Ok(folded.into_encoded())
+    Ok((folded.into_encoded(), known))
 }
 
 /// A batch of puts and deletes without those that a later one supersedes.

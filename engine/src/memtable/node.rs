@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::Versioned;
 use super::contents::Contents;
-use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind};
+use crate::key::{EntryRef, Expiry, SequenceNumber, ValueKind};
 
 /// An internal key, borrowed.
 pub(super) type Probe<'k> = (&'k [u8], SequenceNumber);
@@ -18,6 +19,14 @@ pub(super) trait Located {
 
     /// To keep; its bytes are shared, or copied where there are few.
     fn version(&self) -> Version;
+
+    /// The value; its bytes are shared, or copied where there are few.
+    fn value(&self) -> Bytes;
+
+    /// What a get of its key answers.
+    fn versioned(&self) -> Versioned {
+        Versioned::of(&self.borrowed(), self.value())
+    }
 }
 
 impl Located for &Version {
@@ -33,6 +42,10 @@ impl Located for &Version {
 
     fn version(&self) -> Version {
         Version::clone(self)
+    }
+
+    fn value(&self) -> Bytes {
+        Version::value(self)
     }
 }
 
@@ -116,14 +129,5 @@ impl Version {
     /// The value; its bytes are shared.
     pub fn value(&self) -> Bytes {
         self.pair.slice(self.value_and_expiry().0)
-    }
-
-    /// The entry; its bytes are shared.
-    pub fn into_entry(self) -> Entry {
-        let (value, expires_at) = self.value_and_expiry();
-        let Version { seq, kind, mut pair, .. } = self;
-        pair.truncate(value.end);
-        let key = pair.split_to(value.start);
-        Entry { key, seq, kind, expires_at, value: pair }
     }
 }

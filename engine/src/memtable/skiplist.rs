@@ -8,12 +8,12 @@ use std::sync::Arc;
 use crossbeam_epoch as epoch;
 use crossbeam_skiplist::SkipList;
 
-use super::Memtable;
 use super::contents::Contents;
 use super::cursor::{ChunkCursor, Neighbours, Wanted, collect, copy};
-use super::node::{Probe, Version};
+use super::node::{Located, Probe, Version};
+use super::{Memtable, Versioned};
 use crate::cursor::Cursor;
-use crate::key::{Entry, EntryRef, SequenceNumber};
+use crate::key::{EntryRef, SequenceNumber};
 use crate::sync::{Mutex, lock};
 
 use self::node::Node;
@@ -53,18 +53,20 @@ impl SkipListMemtable {
 }
 
 impl Memtable for SkipListMemtable {
-    fn insert(&self, entry: EntryRef<'_>) {
-        let node = self.node(&entry);
-        let guard = epoch::pin();
-        self.list.insert(node, (), &guard).release(&guard);
+    fn insert_all(&self, entries: &mut dyn Iterator<Item = EntryRef<'_>>) {
+        for entry in entries {
+            let node = self.node(&entry);
+            let guard = epoch::pin();
+            self.list.insert(node, (), &guard).release(&guard);
+        }
     }
 
-    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
+    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Versioned> {
         let guard = epoch::pin();
         let start = Node::sought((key, seq));
         let found = self.list.lower_bound(Bound::Included(&start), &guard)?;
         let version = &found.key().version;
-        (version.key() == key).then(|| version.clone().into_entry())
+        (version.key() == key).then(|| Located::versioned(&version))
     }
 
     fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use self::tree::Tree;
-use super::Memtable;
 use super::cursor::{ChunkCursor, Neighbours, Wanted, collect, copy};
 use super::node::{Located, Probe, Version};
+use super::{Memtable, Versioned};
 use crate::cursor::Cursor;
-use crate::key::{Entry, EntryRef, SequenceNumber};
-use crate::sync::{RwLock, read, write};
+use crate::key::{EntryRef, SequenceNumber};
+use crate::sync::WideLock;
 
 mod records;
 #[cfg(test)]
@@ -18,18 +18,19 @@ mod tree;
 /// An ordered set of versions.
 #[derive(Debug, Default)]
 pub struct SortedMemtable {
-    tree: RwLock<Tree>,
+    tree: WideLock<Tree>,
 }
 
 impl Memtable for SortedMemtable {
-    fn insert(&self, entry: EntryRef<'_>) {
-        write(&self.tree).insert(&entry);
+    fn insert_all(&self, entries: &mut dyn Iterator<Item = EntryRef<'_>>) {
+        let mut tree = self.tree.write();
+        entries.for_each(|entry| tree.insert(&entry));
     }
 
-    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
-        let tree = read(&self.tree);
+    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Versioned> {
+        let tree = self.tree.read();
         let found = tree.from(Some((key, seq))).next()?;
-        (found.probe().0 == key).then(|| found.version().into_entry())
+        (found.probe().0 == key).then(|| found.versioned())
     }
 
     fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {
@@ -37,11 +38,11 @@ impl Memtable for SortedMemtable {
     }
 
     fn entries(&self) -> usize {
-        read(&self.tree).len()
+        self.tree.read().len()
     }
 
     fn bytes(&self) -> usize {
-        read(&self.tree).bytes()
+        self.tree.read().bytes()
     }
 }
 
@@ -49,12 +50,12 @@ impl Neighbours for SortedMemtable {
     type Item = Version;
 
     fn after(&self, start: Option<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Self::Item>) {
-        let tree = read(&self.tree);
+        let tree = self.tree.read();
         collect(|start| tree.from(start), start, wanted, entries);
     }
 
     fn before(&self, end: Option<Probe<'_>>, count: usize, entries: &mut Vec<Self::Item>) {
-        let tree = read(&self.tree);
+        let tree = self.tree.read();
         copy(tree.back_from(end).take(count), entries);
     }
 }

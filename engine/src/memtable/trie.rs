@@ -20,12 +20,12 @@
 use std::sync::Arc;
 
 use self::tree::Tree;
-use super::Memtable;
 use super::cursor::{ChunkCursor, Neighbours, Wanted, fetch};
 use super::node::Probe;
+use super::{Memtable, Versioned};
 use crate::cursor::Cursor;
 use crate::key::{Entry, EntryRef, SequenceNumber};
-use crate::sync::{RwLock, read, write};
+use crate::sync::WideLock;
 
 mod node;
 #[cfg(test)]
@@ -36,30 +36,31 @@ mod walk;
 /// A trie of keys with their versions.
 #[derive(Debug, Default)]
 pub struct TrieMemtable {
-    tree: RwLock<Tree>,
+    tree: WideLock<Tree>,
 }
 
 impl Neighbours for TrieMemtable {
     type Item = Entry;
 
     fn after(&self, start: Option<Probe<'_>>, wanted: Wanted, entries: &mut Vec<Entry>) {
-        walk::after(&read(&self.tree), start, wanted, entries);
+        walk::after(&self.tree.read(), start, wanted, entries);
     }
 
     fn before(&self, end: Option<Probe<'_>>, count: usize, entries: &mut Vec<Entry>) {
-        walk::before(&read(&self.tree), end, count, entries);
+        walk::before(&self.tree.read(), end, count, entries);
     }
 }
 
 impl Memtable for TrieMemtable {
-    fn insert(&self, entry: EntryRef<'_>) {
-        write(&self.tree).insert(entry);
+    fn insert_all(&self, entries: &mut dyn Iterator<Item = EntryRef<'_>>) {
+        let mut tree = self.tree.write();
+        entries.for_each(|entry| tree.insert(entry));
     }
 
-    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Entry> {
-        let tree = read(&self.tree);
+    fn get(&self, key: &[u8], seq: SequenceNumber) -> Option<Versioned> {
+        let tree = self.tree.read();
         let leaf = tree.find(key)?;
-        leaf.versions_at(seq).last().map(|version| leaf.entry(version))
+        leaf.versions_at(seq).last().cloned()
     }
 
     fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {
@@ -67,10 +68,10 @@ impl Memtable for TrieMemtable {
     }
 
     fn entries(&self) -> usize {
-        read(&self.tree).entries()
+        self.tree.read().entries()
     }
 
     fn bytes(&self) -> usize {
-        read(&self.tree).bytes()
+        self.tree.read().bytes()
     }
 }

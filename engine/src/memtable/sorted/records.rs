@@ -9,6 +9,7 @@
 //! Integers are little-endian.
 
 use std::mem;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -173,6 +174,17 @@ impl Records {
         (Header::decode(header), rest)
     }
 
+    /// Bytes of what follows its header, to keep.
+    fn bytes_of(&self, place: Place, Range { start, end }: Range<usize>) -> Bytes {
+        let before = place.offset as usize + HEADER_BYTES;
+        let range = before + start..before + end;
+        if Some(place.chunk) == self.filling_number {
+            Bytes::copy_from_slice(&self.filling[range])
+        } else {
+            self.chunks[place.chunk as usize].slice(range)
+        }
+    }
+
     /// The internal key of a record.
     #[inline]
     pub fn probe(&self, place: Place) -> Probe<'_> {
@@ -210,14 +222,15 @@ impl Located for Record<'_> {
 
     fn version(&self) -> Version {
         let Record { records, place } = *self;
-        let (header, pair) = records.at(place);
-        let len = header.pair_bytes();
-        let pair = if Some(place.chunk) == records.filling_number {
-            Bytes::copy_from_slice(&pair[..len])
-        } else {
-            let start = place.offset as usize + HEADER_BYTES;
-            records.chunks[place.chunk as usize].slice(start..start + len)
-        };
+        let (header, _) = records.at(place);
+        let pair = records.bytes_of(place, 0..header.pair_bytes());
         Version::of_pair(header.seq, header.kind(), header.expires(), header.key_len(), pair)
+    }
+
+    fn value(&self) -> Bytes {
+        let Record { records, place } = *self;
+        let (header, _) = records.at(place);
+        let start = header.key_len();
+        records.bytes_of(place, start..start + header.value_len as usize)
     }
 }

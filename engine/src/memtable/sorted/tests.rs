@@ -119,7 +119,7 @@ fn records_of_every_length_come_back_and_little_is_wasted() {
             (record.version().borrowed(), record.version().value()),
             (entry.borrowed(), entry.value.clone())
         );
-        assert_eq!(record.version().into_entry(), entry);
+        assert_eq!(record.versioned().with_key(&entry.key), entry);
     }
     let used = records.bytes();
     assert!((bytes..bytes + bytes / 16 + (64 << 10)).contains(&used), "{used} for {bytes}");

@@ -5,31 +5,17 @@ use std::slice;
 
 use bytes::Bytes;
 
+use super::super::Versioned;
 use super::super::arena::Arena;
 use super::super::contents::Contents;
 use super::node::{All, Branch, Branches, Few, Kind, Link, Node, Some48};
-use crate::key::{Entry, EntryRef, Expiry, SequenceNumber, ValueKind, shared_prefix};
-
-/// What a version has beside its key.
-#[derive(Debug)]
-pub(super) struct Version {
-    seq: SequenceNumber,
-    kind: ValueKind,
-    expires_at: Expiry,
-    value: Bytes,
-}
-
-impl Version {
-    fn new(entry: &EntryRef<'_>, value: Bytes) -> Version {
-        Version { seq: entry.seq, kind: entry.kind, expires_at: entry.expires_at, value }
-    }
-}
+use crate::key::{Entry, EntryRef, SequenceNumber, ValueKind, shared_prefix};
 
 /// Versions, the oldest first, so that the newest is added at the end.
 #[derive(Debug)]
 enum Versions {
-    One(Version),
-    Many(Vec<Version>),
+    One(Versioned),
+    Many(Vec<Versioned>),
 }
 
 /// A key and its versions.
@@ -42,7 +28,7 @@ pub(super) struct Leaf {
 impl Leaf {
     /// All versions, the oldest first.
     #[inline]
-    pub fn versions(&self) -> &[Version] {
+    pub fn versions(&self) -> &[Versioned] {
         match &self.versions {
             Versions::One(version) => slice::from_ref(version),
             Versions::Many(versions) => versions,
@@ -51,20 +37,19 @@ impl Leaf {
 
     /// Those at or before `seq`.
     #[inline]
-    pub fn versions_at(&self, seq: SequenceNumber) -> &[Version] {
+    pub fn versions_at(&self, seq: SequenceNumber) -> &[Versioned] {
         let all = self.versions();
         &all[..all.partition_point(|version| version.seq <= seq)]
     }
 
     #[inline]
-    pub fn entry(&self, version: &Version) -> Entry {
-        let Version { seq, kind, expires_at, value } = version;
-        let (key, value) = (self.key.clone(), value.clone());
-        Entry { key, seq: *seq, kind: *kind, expires_at: *expires_at, value }
+    pub fn entry(&self, version: &Versioned) -> Entry {
+        let Versioned { seq, kind, expires_at, value } = version.clone();
+        Entry { key: self.key.clone(), seq, kind, expires_at, value }
     }
 
     /// Adds a version and returns by how many bytes memory has grown.
-    fn add(&mut self, version: Version) -> usize {
+    fn add(&mut self, version: Versioned) -> usize {
         let (mut versions, before) = match mem::replace(&mut self.versions, Versions::Many(Vec::new())) {
             Versions::One(version) => {
                 let mut versions = Vec::with_capacity(2);
@@ -80,13 +65,13 @@ impl Leaf {
         versions.insert(at, version);
         let grown = versions.capacity() - before;
         self.versions = Versions::Many(versions);
-        grown * size_of::<Version>()
+        grown * size_of::<Versioned>()
     }
 }
 
 /// Those of the versions of a key that a reader has need of, from the newest on; all
 /// without one.
-pub fn needed(versions: &[Version], reader: Option<SequenceNumber>) -> impl Iterator<Item = &Version> {
+pub fn needed(versions: &[Versioned], reader: Option<SequenceNumber>) -> impl Iterator<Item = &Versioned> {
     let seen = reader.map_or(versions.len(), |seq| versions.partition_point(|version| version.seq <= seq));
     let mut versions = versions[..seen].iter().rev();
     let mut hidden = false;
@@ -234,7 +219,7 @@ impl Tree {
         let (old, new) = (leaf.key.get(depth).copied(), key.get(depth).copied());
         if old == new {
             let value = self.contents.copy(&[], entry.value, &[]);
-            self.versions_bytes += leaf.add(Version::new(&entry, value));
+            self.versions_bytes += leaf.add(Versioned::of(&entry, value));
             return;
         }
         let (parent, below) = self.edge(key, depth);
@@ -253,7 +238,7 @@ impl Tree {
     fn add_leaf(&mut self, entry: &EntryRef<'_>) -> Link {
         let mut key = self.contents.copy(entry.key, entry.value, &[]);
         let value = key.split_off(entry.key.len());
-        let leaf = Leaf { key, versions: Versions::One(Version::new(entry, value)) };
+        let leaf = Leaf { key, versions: Versions::One(Versioned::of(entry, value)) };
         Link::new(Kind::Leaf, self.leaves.add(leaf))
     }
 

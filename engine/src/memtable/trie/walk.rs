@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::iter;
 
+use super::Versioned;
 use super::node::{Branch, Link};
-use super::tree::{Leaf, Tree, Version, needed};
+use super::tree::{Leaf, Tree, needed};
 use super::{Probe, Wanted, fetch};
 use crate::key::{Entry, shared_prefix};
 
@@ -149,7 +150,7 @@ pub(super) fn before(tree: &Tree, end: Option<Probe<'_>>, count: usize, entries:
 }
 
 /// Finds all, then copies: see [`fetch`].
-fn copy<'t>(found: impl Iterator<Item = (&'t Leaf, &'t Version)>, entries: &mut Vec<Entry>) {
+fn copy<'t>(found: impl Iterator<Item = (&'t Leaf, &'t Versioned)>, entries: &mut Vec<Entry>) {
     let found: Vec<_> = found.collect();
     entries.extend(found.into_iter().map(|(leaf, version)| leaf.entry(version)));
     fetch(entries.iter().map(Entry::borrowed));
