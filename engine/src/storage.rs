@@ -118,6 +118,15 @@ pub trait ReadFile: Send + Sync + Debug {
     /// `Corruption` if the file ends before; `Io` otherwise.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
 
+    /// Reads the bytes at `offset` into all of `bytes`: for what is looked at once.
+    ///
+    /// # Errors
+    /// As [`ReadFile::read_at`]; `bytes` may have anything then.
+    fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(&self.read_at(offset, bytes.len())?);
+        Ok(())
+    }
+
     /// Length in bytes.
     fn size(&self) -> Result<u64>;
 }

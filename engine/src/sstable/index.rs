@@ -1,5 +1,6 @@
 //! The index of a table in memory: where its pages are and what they may hold.
 
+use std::hint::black_box;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub(super) struct PageEntry {
     pub rows: u32,
     /// True if the page before may end with the key that this one begins with.
     pub goes_on: bool,
+    /// True if all rows have one key, and that is the page's bound.
+    pub one_key: bool,
     pub seq_min: i64,
     pub seq_max: i64,
     /// The kind of all rows, if they share it.
@@ -96,6 +99,12 @@ impl Index {
     pub fn values(&self, page: usize) -> &[ValuePage] {
         let Range { start, end } = self.pages[page].values;
         &self.values[start as usize..end as usize]
+    }
+
+    /// Reads what is known of the pages of values of a page, which will be needed after a
+    /// read from the file: the memory comes meanwhile.
+    pub fn bring_values_near(&self, page: usize) {
+        black_box(self.values(page).iter().fold(0, |sum, values| sum ^ values.bytes));
     }
 
     /// Lower bound of the keys of a page.
@@ -210,6 +219,8 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
                 values: u32::try_from(index.values.len()).ok()?..0,
                 rows,
                 goes_on: page > 0 && upper_before.as_slice() >= lower,
+                // A bound that is cut short is below the key, or above it.
+                one_key: key_bounds.max_value(page)? == lower,
                 seq_min: *seq_bounds.min_value(page)?,
                 seq_max: *seq_bounds.max_value(page)?,
                 kind: match kind {

@@ -1,5 +1,6 @@
 //! An open SSTable: point reads and verification.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::cursor::{Purpose, TableCursor};
 use super::filter::Filter;
 use super::index::{GroupEntry, Index};
 use super::keys::{self, KeysPage};
-use super::page::{self, BytesPage, Glance, IntsPage, ValuePage, Written};
+use super::page::{self, BytesPage, Checksums, Glance, IntsPage, ValuePage, Written};
 use super::row_cache::Row;
 use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::thrift::{Decoded, Malformed};
@@ -20,6 +21,14 @@ use crate::error::{Error, Result};
 use crate::key::{Expiry, SequenceNumber, ValueKind};
 use crate::range_delete::RangeDeletes;
 use crate::storage::ReadFile;
+
+/// Bytes of a page, as stored, of which nothing is kept.
+const RAW_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// Where such a page is read to: always the same memory, which is in a processor's cache.
+    static RAW: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// An SSTable open for reading.
 #[derive(Debug)]
@@ -232,19 +241,44 @@ impl Table {
 
     /// The rows of a key in a page.
     fn rows_of(&self, page: usize, key: &[u8]) -> Result<Range<usize>> {
+        let entry = &self.index.pages[page];
+        let rows = entry.rows as usize;
+        if entry.one_key {
+            return Ok(if self.index.bound(page) == key { 0..rows } else { 0..0 });
+        }
         if let Some(rows) = self.slots.look(page, |held| &held.keys, |keys| keys.rows_of(key)) {
             return Ok(rows);
         }
-        let raw = self.raw(page, KEY)?;
         if self.slots.admits(page, KEY) {
-            let keys = self.decode_keys(page, &raw)?;
+            let keys = self.decode_keys(page, &self.raw(page, KEY)?)?;
             self.slots.keep(page, |held| &held.keys, &keys);
             return Ok(keys.rows_of(key));
         }
-        let entry = &self.index.pages[page];
-        let rows = entry.rows as usize;
-        let found = page::glance(&raw, entry.checksums[KEY], rows, |page| keys::rows_of(key, &page, rows));
-        found.map_err(|error| error.in_file(&self.path, entry.offsets[KEY]))
+        self.index.bring_values_near(page);
+        let place = (entry.offsets[KEY], entry.bytes[KEY] as usize);
+        self.glance(place, entry.checksums[KEY], rows, |page| keys::rows_of(key, &page, rows))
+    }
+
+    /// What `look` makes of a page of strings of bytes, of which nothing is kept.
+    fn glance<R>(
+        &self,
+        (offset, bytes): (u64, usize),
+        checksums: Checksums,
+        rows: usize,
+        look: impl FnOnce(Glance<'_>) -> R,
+    ) -> Result<R> {
+        let in_file = |error: Malformed| error.in_file(&self.path, offset);
+        if bytes > RAW_BYTES {
+            return page::glance(&self.read(offset, bytes)?, checksums, rows, look).map_err(in_file);
+        }
+        RAW.with_borrow_mut(|raw| {
+            if raw.len() < bytes {
+                raw.resize(bytes.next_power_of_two(), 0);
+            }
+            let raw = &mut raw[..bytes];
+            self.file.read_into(offset, raw)?;
+            page::glance(raw, checksums, rows, look).map_err(in_file)
+        })
     }
 
     pub(super) fn values(&self, page: usize) -> Result<Arc<BytesPage>> {
@@ -271,10 +305,9 @@ impl Table {
         let (mut offset, mut row) = (self.index.pages[page].offsets[VALUE], row);
         for part in self.index.values(page) {
             if row < part.rows as usize {
-                let (raw, rows) = (self.read(offset, part.bytes as usize)?, part.rows as usize);
+                let place = (offset, part.bytes as usize);
                 let copy = |page: Glance<'_>| Bytes::copy_from_slice(page.get(row));
-                let value = page::glance(&raw, part.checksums, rows, copy);
-                return value.map_err(|error| error.in_file(&self.path, offset));
+                return self.glance(place, part.checksums, part.rows as usize, copy);
             }
             row -= part.rows as usize;
             offset += u64::from(part.bytes);

@@ -265,6 +265,41 @@ fn a_get_reads_two_pages_and_a_filtered_miss_none() {
     assert!(misses.count() < 5, "filters answer for absent keys");
 }
 
+/// The bounds of a page in the index tell of a key that all of its rows have, but not where
+/// they are cut short.
+#[test]
+fn a_page_of_one_key_is_not_read_to_find_it() {
+    let long = |tail: &[u8]| [vec![b'l'; 300], tail.to_vec()].concat();
+    let keys = [b"".to_vec(), b"a".to_vec(), b"a\0".to_vec(), b"b".to_vec(), long(b"m"), long(b"n")];
+    let value = |seq: u64| vec![seq as u8; 9 << 10];
+    let mut entries: Vec<Entry> = Vec::new();
+    for (number, key) in (1..).zip(&keys) {
+        let versions = [number, number + 10].map(|seq| (key.clone(), seq, ValueKind::Put, value(seq)));
+        entries.extend(versions.into_iter().skip(usize::from(key == b"b")));
+    }
+    sort(&mut entries);
+    let storage = MemoryStorage::new();
+    let meta = write(&storage, &entries, TableOptions::default());
+    let trace = TraceStorage::new(Arc::new(storage));
+    let table = Table::open(trace.open(PATH).unwrap(), PATH.into(), &meta, Cache::new(0)).unwrap();
+    let rows: Vec<u32> = table.index.pages.iter().map(|page| page.rows).collect();
+    assert_eq!(rows, [2, 2, 2, 1, 2, 2], "a page for each key");
+    for (key, seq, kind, value) in &entries {
+        trace.take();
+        assert_eq!(get(&table, key, *seq), Some(found(*kind, value)));
+        let reads = trace.take();
+        // The filter, as there is no cache, and the value; sequence numbers where the
+        // bounds do not decide, and keys where they are cut short.
+        let is_older = *seq < 10 && key != b"b";
+        let (count, least) = (reads.lines().count(), 2 + usize::from(is_older));
+        assert!(if key.len() == 301 { count > least } else { count == least }, "{seq}: {reads}");
+    }
+    for key in [b"\0".to_vec(), b"a\0\0".to_vec(), b"aa".to_vec(), b"c".to_vec(), long(b""), long(b"mm")] {
+        assert_eq!(get(&table, &key, u64::MAX >> 1), None);
+    }
+    assert_eq!(get(&table, b"b", 13), None);
+}
+
 #[test]
 fn a_value_that_is_not_kept_is_read_with_few_others() {
     let mut random = Random(11);

@@ -684,6 +684,24 @@ impl ReadFile for FsReadFile {
         Ok(Bytes::from(bytes))
     }
 
+    fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|&end| i64::try_from(end).is_ok());
+        if end.is_none() {
+            return Err(self.past_end(offset, bytes.len()));
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let read =
+                retry_on_intr(|| rustix::io::pread(&self.file, &mut bytes[done..], offset + done as u64))
+                    .map_err(|errno| Error::io("read", &*self.path, errno.into()))?;
+            if read == 0 {
+                return Err(self.past_end(offset, bytes.len()));
+            }
+            done += read;
+        }
+        Ok(())
+    }
+
     fn size(&self) -> Result<u64> {
         size(&self.file, &self.path)
     }

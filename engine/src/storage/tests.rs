@@ -4,6 +4,8 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::fault::FaultStorage;
 use super::memory::MemoryStorage;
 use super::trace::TraceStorage;
@@ -44,11 +46,17 @@ fn behaves(storage: &dyn Storage) {
     assert_eq!((file.len(), open.size().unwrap()), (11, 11));
     assert_eq!(&open.read_at(0, 11).unwrap()[..], b"hello world");
     assert_eq!(&open.read_at(6, 3).unwrap()[..], b"wor");
+    let mut into = *b"....";
+    open.read_into(6, &mut into).unwrap();
+    assert_eq!(&into, b"worl");
     assert!(open.read_at(11, 0).unwrap().is_empty());
     for (offset, len) in [(11, 1), (0, 12), (u64::MAX, 1), (u64::MAX - 3, 9), (0, 2 << 20), (1 << 63, 1)] {
-        match open.read_at(offset, len) {
-            Err(Error::Corruption { file, offset: at, .. }) => assert_eq!((&*file, at), (path, offset)),
-            other => panic!("read of {len} bytes at {offset}: {other:?}"),
+        let into = open.read_into(offset, &mut vec![0; len]).map(|()| Bytes::new());
+        for answer in [open.read_at(offset, len), into] {
+            match answer {
+                Err(Error::Corruption { file, offset: at, .. }) => assert_eq!((&*file, at), (path, offset)),
+                other => panic!("read of {len} bytes at {offset}: {other:?}"),
+            }
         }
     }
 
