@@ -99,10 +99,13 @@ impl Heads {
 
 /// The rows of a key in a page that is searched but once, and not worth its heads.
 pub(super) fn rows_of(key: &[u8], page: &Glance<'_>, rows: usize) -> Range<usize> {
+    let wanted = head(key);
     let (mut low, mut high) = (0, rows);
     while low < high {
         let middle = low + (high - low) / 2;
-        if page.get(middle) < key {
+        let other = page.get(middle);
+        let found = head(other);
+        if found < wanted || (found == wanted && other < key) {
             low = middle + 1;
         } else {
             high = middle;

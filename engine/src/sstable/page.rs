@@ -10,7 +10,7 @@
 //!
 //! `crc` is the CRC-32 of the body as stored. A reader knows it from elsewhere
 //! too ([`Checksums`]), so that a sound page in the wrong place is refused, and it
-//! accepts a header only if encoding its fields again gives the same bytes. The body is
+//! accepts a header only in the one encoding that is written. The body is
 //! checked by its xxh64: where there are no instructions for a CRC, in a WebAssembly
 //! sandbox, that is five times as fast. Source: parquet.thrift and Encodings.md of
 //! parquet-format.
@@ -42,6 +42,12 @@ const LINES_NEAR_MAX: usize = 512;
 
 /// Bytes of the encoder's buffers that are kept for the next page.
 const BUFFER_BYTES: usize = 1 << 20;
+
+/// How the fields of a header begin: the next one, and field 8 after field 4.
+const NEXT_I32: u8 = 0x10 | kind::I32;
+const NEXT_TRUE: u8 = 0x10 | kind::TRUE;
+const NEXT_FALSE: u8 = 0x10 | kind::FALSE;
+const FIELD_8_STRUCT: u8 = 0x40 | kind::STRUCT;
 
 const DATA_PAGE_V2: i32 = 3;
 const DELTA_BINARY_PACKED: i32 = 5;
@@ -113,57 +119,47 @@ struct Header {
 }
 
 impl Header {
-    /// Bytes of an encoded header, at most: ten integers and what is around them.
-    const BYTES_MAX: usize = 10 * 6 + 4;
-
     fn encode(&self, out: &mut impl BufMut) {
-        const NEXT_I32: u8 = 0x10 | kind::I32;
         for value in [DATA_PAGE_V2, self.uncompressed, self.compressed, self.crc] {
             out.put_u8(NEXT_I32);
             put_zigzag(out, i64::from(value));
         }
-        out.put_u8(0x40 | kind::STRUCT);
+        out.put_u8(FIELD_8_STRUCT);
         for value in [self.rows, 0, self.rows, self.encoding, 0, 0] {
             out.put_u8(NEXT_I32);
             put_zigzag(out, i64::from(value));
         }
-        out.put_u8(0x10 | if self.is_compressed { kind::TRUE } else { kind::FALSE });
+        out.put_u8(if self.is_compressed { NEXT_TRUE } else { NEXT_FALSE });
         out.put_slice(&[0, 0]);
     }
 
     /// Decodes a header; answers where the body begins.
     fn decode(bytes: &[u8]) -> Decoded<(Header, usize)> {
         let mut reader = Reader::new(bytes);
-        let mut header =
-            Header { uncompressed: 0, compressed: 0, crc: 0, rows: 0, encoding: 0, is_compressed: false };
-        reader.structure(|reader, id, found| match id {
-            2 => reader.int32().map(|value| header.uncompressed = value),
-            3 => reader.int32().map(|value| header.compressed = value),
-            4 => reader.int32().map(|value| header.crc = value),
-            8 => {
-                reader.expect(found, kind::STRUCT)?;
-                reader.structure(|reader, id, found| match id {
-                    1 => reader.int32().map(|value| header.rows = value),
-                    4 => reader.int32().map(|value| header.encoding = value),
-                    7 => {
-                        header.is_compressed = found == kind::TRUE;
-                        Ok(())
-                    }
-                    _ => reader.skip(found),
-                })
-            }
-            _ => reader.skip(found),
-        })?;
-        let end = reader.position();
-        let mut canonical = [0; Self::BYTES_MAX];
-        let mut rest = canonical.as_mut_slice();
-        header.encode(&mut rest);
-        let len = Self::BYTES_MAX - rest.len();
-        if bytes.get(..end) != Some(&canonical[..len]) {
-            return Err(Malformed::new(0, "a page header that this engine does not write"));
+        let [kind, uncompressed, compressed, crc] = next_ints(&mut reader)?;
+        reader.expect(&[FIELD_8_STRUCT])?;
+        let [rows, nulls, all_rows, encoding, definition, repetition] = next_ints(&mut reader)?;
+        let is_compressed = match reader.byte()? {
+            NEXT_TRUE => true,
+            NEXT_FALSE => false,
+            _ => return reader.fail("a page header that this engine does not write"),
+        };
+        reader.expect(&[0, 0])?;
+        if (kind, nulls, all_rows, definition, repetition) != (DATA_PAGE_V2, 0, rows, 0, 0) {
+            return reader.fail("a page header that this engine does not write");
         }
-        Ok((header, end))
+        Ok((Header { uncompressed, compressed, crc, rows, encoding, is_compressed }, reader.position()))
     }
+}
+
+/// The next fields of a header.
+fn next_ints<const N: usize>(reader: &mut Reader<'_>) -> Decoded<[i32; N]> {
+    let mut ints = [0; N];
+    for int in &mut ints {
+        reader.expect(&[NEXT_I32])?;
+        *int = reader.int32()?;
+    }
+    Ok(ints)
 }
 
 /// Encodes pages into column chunks.
