@@ -211,14 +211,19 @@ impl Cache {
         if misses <= MISSES_FEW {
             return true;
         }
-        let Some(place) = ring.pop_front() else { return true };
+        let next = ring.pop_front();
+        // Not while a table may go, which takes its slots out of the ring.
+        drop(ring);
+        let Some(place) = next else { return true };
         let Some(slots) = place.slots.upgrade() else { return true };
         let was_used = slots.slots[place.page].is_passed_by();
+        let mut ring = self.ring();
         if was_used {
             ring.push_back(place);
         } else {
             ring.push_front(place);
         }
+        drop(ring);
         !was_used
     }
 
@@ -470,6 +475,31 @@ mod tests {
         // About 220 of 500 fit.
         assert!((15_000..20_000).contains(&missed), "{missed}");
         assert!((1..missed / 8).contains(&kept), "{kept} of {missed}");
+    }
+
+    #[test]
+    fn tables_may_go_while_pages_of_others_come_in() {
+        let cache = Cache::new(1 << 20);
+        let slots = Slots::new(cache.clone(), 1000);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..5000 {
+                    let table = Slots::new(cache.clone(), 4);
+                    (0..4).for_each(|number| keep(&table, number, 4000));
+                }
+                over.store(true, Relaxed);
+            });
+            let mut number = 0;
+            while !over.load(Relaxed) {
+                number = (number + 7) % 200;
+                if !holds(&slots, number) && slots.admits(number, 1) {
+                    keep(&slots, number, 4000);
+                }
+            }
+        });
+        drop(slots);
+        assert_eq!(cache.bytes(), 0);
     }
 
     #[test]
