@@ -484,15 +484,16 @@ mod tests {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..5000 {
+                for _ in 0..60_000 {
                     let table = Slots::new(cache.clone(), 4);
                     (0..4).for_each(|number| keep(&table, number, 4000));
                 }
                 over.store(true, Relaxed);
             });
-            let mut number = 0;
+            let mut random = 1_u64;
             while !over.load(Relaxed) {
-                number = (number + 7) % 200;
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let number = (random >> 33) as usize % 300;
                 if !holds(&slots, number) && slots.admits(number, 1) {
                     keep(&slots, number, 4000);
                 }
