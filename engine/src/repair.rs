@@ -318,16 +318,12 @@ impl Repair<'_> {
             };
             self.report.batches += 1;
             self.last_seq = self.last_seq.max(seq);
-            for op in ops {
-                let known = self.plan.state.keyspaces.get(&op.keyspace);
+            for ops in ops.chunk_by(|a, b| a.keyspace == b.keyspace) {
+                let id = ops[0].keyspace;
+                let known = self.plan.state.keyspaces.get(&id);
                 let flushed = known.is_some_and(|record| seq <= record.facts.flushed_through);
-                if !flushed && !is_dropped(&self.plan.state, op.keyspace) {
-                    memories.entry(op.keyspace).or_default().insert(
-                        number,
-                        seq,
-                        std::slice::from_ref(&op),
-                        &batch,
-                    );
+                if !flushed && !is_dropped(&self.plan.state, id) {
+                    memories.entry(id).or_default().insert(number, seq, ops, &batch);
                 }
             }
         }

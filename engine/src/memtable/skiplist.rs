@@ -66,7 +66,7 @@ impl Memtable for SkipListMemtable {
         let start = Node::sought((key, seq));
         let found = self.list.lower_bound(Bound::Included(&start), &guard)?;
         let version = &found.key().version;
-        (version.key() == key).then(|| Located::versioned(&version))
+        (version.key() == key).then(|| (&version).versioned())
     }
 
     fn cursor(self: Arc<Self>, reader: Option<SequenceNumber>) -> Box<dyn Cursor + Send> {

@@ -652,6 +652,12 @@ struct FsReadFile {
 }
 
 impl FsReadFile {
+    /// Where a read ends, if a file can be so long.
+    fn end_of(&self, offset: u64, len: usize) -> Result<u64> {
+        let end = offset.checked_add(len as u64).filter(|&end| i64::try_from(end).is_ok());
+        end.ok_or_else(|| self.past_end(offset, len))
+    }
+
     fn past_end(&self, offset: u64, len: usize) -> Error {
         match self.size() {
             Ok(size) => super::past_end(&self.path, offset, len, size),
@@ -662,8 +668,7 @@ impl FsReadFile {
 
 impl ReadFile for FsReadFile {
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let end = offset.checked_add(len as u64).filter(|&end| i64::try_from(end).is_ok());
-        let Some(end) = end else { return Err(self.past_end(offset, len)) };
+        let end = self.end_of(offset, len)?;
         if len > UNCHECKED_READ_BYTES_MAX && self.size()? < end {
             return Err(self.past_end(offset, len));
         }
@@ -685,10 +690,7 @@ impl ReadFile for FsReadFile {
     }
 
     fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        let end = offset.checked_add(bytes.len() as u64).filter(|&end| i64::try_from(end).is_ok());
-        if end.is_none() {
-            return Err(self.past_end(offset, bytes.len()));
-        }
+        self.end_of(offset, bytes.len())?;
         let mut done = 0;
         while done < bytes.len() {
             let read =
