@@ -37,6 +37,8 @@ pub(super) struct Index {
     /// Where each bound ends.
     ends: Vec<u32>,
     heads: Heads,
+    /// Those of the first pages of row groups.
+    group_heads: Heads,
     pub range_deletes: Arc<RangeDeletes>,
     /// There is a column of expiries.
     pub expires: bool,
@@ -115,7 +117,21 @@ impl Index {
 
     /// The last page whose lower bound is at or below `key`.
     pub fn last_at_or_below(&self, key: &[u8]) -> Option<usize> {
-        self.heads.up_to(key, |page| self.bound(page)).checked_sub(1)
+        Some(self.last_in_group(self.group_at_or_below(key)?, key))
+    }
+
+    /// The row group of that page. There are few: they are searched without a wait for
+    /// memory, as the pages are not.
+    #[inline]
+    pub fn group_at_or_below(&self, key: &[u8]) -> Option<usize> {
+        let bound = |group: usize| self.bound(self.groups[group].first_page);
+        self.group_heads.up_to(key, 0..self.groups.len(), bound).checked_sub(1)
+    }
+
+    /// That page, given its row group.
+    pub fn last_in_group(&self, group: usize, key: &[u8]) -> usize {
+        let pages = self.groups[group].first_page..self.end_of(group);
+        self.heads.up_to(key, pages.start + 1..pages.end, |page| self.bound(page)) - 1
     }
 
     /// The first page that may hold `key`, given the last one that may.
@@ -136,7 +152,12 @@ impl Index {
     /// One past the last page of the row group of a page.
     pub fn group_end(&self, page: usize) -> usize {
         let after = self.groups.partition_point(|group| group.first_page <= page);
-        self.groups.get(after).map_or(self.pages.len(), |group| group.first_page)
+        self.end_of(after.saturating_sub(1))
+    }
+
+    /// One past the last page of a row group.
+    fn end_of(&self, group: usize) -> usize {
+        self.groups.get(group + 1).map_or(self.pages.len(), |after| after.first_page)
     }
 }
 
@@ -162,6 +183,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
         bounds: Vec::new(),
         ends: Vec::with_capacity(integrity.pages.len()),
         heads: Heads::default(),
+        group_heads: Heads::default(),
         range_deletes: Arc::new(integrity.range_deletes),
         expires: integrity.expires,
         compression: Compression::Snappy,
@@ -290,6 +312,7 @@ fn build(metadata: &ParquetMetaData, integrity: Integrity, meta: &TableMeta) -> 
         return None;
     }
     index.heads = Heads::new(index.pages.len(), |page| index.bound(page));
+    index.group_heads = Heads::new(index.groups.len(), |group| index.bound(index.groups[group].first_page));
     Some(index)
 }
 

@@ -39,46 +39,52 @@ impl Heads {
     /// Number of keys below `wanted`.
     #[inline]
     pub fn below<'k>(&self, wanted: &[u8], key: impl Fn(usize) -> &'k [u8]) -> usize {
-        self.search(wanted, |index| key(index) < wanted, &key)
+        self.search(wanted, 0..self.heads.len(), |index| key(index) < wanted, &key)
     }
 
-    /// Number of keys at or below `wanted`.
+    /// Number of keys at or below `wanted`, where it is known that those before `within`
+    /// are, and those after are not.
     #[inline]
-    pub fn up_to<'k>(&self, wanted: &[u8], key: impl Fn(usize) -> &'k [u8]) -> usize {
-        self.search(wanted, |index| key(index) <= wanted, &key)
+    pub fn up_to<'k>(
+        &self,
+        wanted: &[u8],
+        within: Range<usize>,
+        key: impl Fn(usize) -> &'k [u8],
+    ) -> usize {
+        self.search(wanted, within, |index| key(index) <= wanted, &key)
     }
 
     #[inline]
     fn search<'k>(
         &self,
         wanted: &[u8],
+        within: Range<usize>,
         before: impl Fn(usize) -> bool,
         key: &impl Fn(usize) -> &'k [u8],
     ) -> usize {
-        let count = self.heads.len();
-        if count == 0 {
-            return 0;
+        if within.is_empty() {
+            return within.start;
         }
         let rest = if self.shared <= 8
             && let Some(rest) = wanted.get(self.shared..)
         {
             // Without a look at a key, which lies elsewhere.
             match first_of(head(wanted), self.shared).cmp(&self.shared_head) {
-                Ordering::Less => return 0,
+                Ordering::Less => return within.start,
                 Ordering::Equal => rest,
-                Ordering::Greater => return count,
+                Ordering::Greater => return within.end,
             }
         } else {
             let shared = &key(0)[..self.shared];
             match wanted.strip_prefix(shared) {
                 Some(rest) => rest,
-                None if wanted < shared => return 0,
-                None => return count,
+                None if wanted < shared => return within.start,
+                None => return within.end,
             }
         };
         let head = head(rest);
-        let start = self.heads.partition_point(|other| *other < head);
-        let equal = self.heads[start..].partition_point(|other| *other == head);
+        let start = within.start + self.heads[within.clone()].partition_point(|other| *other < head);
+        let equal = self.heads[start..within.end].partition_point(|other| *other == head);
         let mut range = start..start + equal;
         while !range.is_empty() {
             let middle = range.start + range.len() / 2;
@@ -217,7 +223,9 @@ mod tests {
                     let below = part.partition_point(|key| key < wanted);
                     assert_eq!(heads.below(wanted, |index| &part[index]), below);
                     let up_to = part.partition_point(|key| key <= wanted);
-                    assert_eq!(heads.up_to(wanted, |index| &part[index]), up_to);
+                    for within in [0..part.len(), up_to / 2..up_to, up_to..part.len(), up_to..up_to] {
+                        assert_eq!(heads.up_to(wanted, within, |index| &part[index]), up_to);
+                    }
                 }
             }
         }

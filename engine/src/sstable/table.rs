@@ -105,8 +105,9 @@ impl Table {
 
     /// The last page that may hold `key`, if the filter lets it be there.
     fn candidate(&self, key: &[u8], hash: u64) -> Result<Option<usize>> {
-        let Some(last) = self.index.last_at_or_below(key) else { return Ok(None) };
-        Ok(self.may_hold(self.index.group_of(last), hash)?.then_some(last))
+        let Some(group) = self.index.group_at_or_below(key) else { return Ok(None) };
+        let may_hold = self.may_hold(&self.index.groups[group], hash)?;
+        Ok(may_hold.then(|| self.index.last_in_group(group, key)))
     }
 
     /// Page and row of the newest version of `key` at or before `seq`; `last` is its
