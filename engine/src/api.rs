@@ -7,7 +7,7 @@
 
 use std::ops::{Bound, ControlFlow};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::batch::WriteBatch;
 use crate::error::{Error, Result};
@@ -167,21 +167,21 @@ pub fn split_keys(mut packed: &[u8]) -> Result<Vec<&[u8]>> {
 
 /// Builds a [`Page`].
 #[derive(Debug, Default)]
-pub struct PageBuilder(BytesMut);
+pub struct PageBuilder(Vec<u8>);
 
 impl PageBuilder {
     /// A page of about so many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        PageBuilder(BytesMut::with_capacity(bytes))
+        PageBuilder(Vec::with_capacity(bytes))
     }
 
     /// Adds a pair.
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
         self.0.reserve(PAIR_HEADER_BYTES + key.len() + value.len());
-        self.0.put_u32_le(key.len() as u32);
-        self.0.put_u32_le(value.len() as u32);
-        self.0.put_slice(key);
-        self.0.put_slice(value);
+        let lengths = key.len() as u64 | (value.len() as u64) << 32;
+        self.0.extend_from_slice(&lengths.to_le_bytes());
+        self.0.extend_from_slice(key);
+        self.0.extend_from_slice(value);
     }
 
     /// Bytes so far.
@@ -196,15 +196,16 @@ impl PageBuilder {
 
     /// The page.
     pub fn finish(self) -> Page {
-        Page(self.0.freeze())
+        Page(self.0.into())
     }
 }
 
 /// A scan in progress; it sees the database as it was when it began.
 pub trait Scan: Send {
     /// The next pairs: at least one where any is left, at most about
-    /// `bytes_max` bytes beyond the first.
-    fn next_page(&mut self, bytes_max: usize) -> Result<Page>;
+    /// `bytes_max` bytes beyond the first, and no more than `pairs_max` of them (but for
+    /// 0, which asks for one). Whoever knows how many it wants has no more made than that.
+    fn next_page(&mut self, bytes_max: usize, pairs_max: usize) -> Result<Page>;
 }
 
 /// Bytes of the first page of a scan where the caller has no reason to choose: most scans
@@ -236,7 +237,7 @@ pub fn pairs(mut scan: Box<dyn Scan>) -> impl Iterator<Item = Result<(Bytes, Byt
             if over {
                 return None;
             }
-            match scan.next_page(next_page_bytes(read)) {
+            match scan.next_page(next_page_bytes(read), usize::MAX) {
                 Ok(next) if next.is_empty() => over = true,
                 Ok(next) => {
                     page = next.pairs();

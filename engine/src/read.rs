@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::cursor::{Cursor, Found, Lookup, Moment};
 use crate::error::Result;
 use crate::gaps::{DEAD_KEYS_MIN, Edge, Walk};
-use crate::key::{SequenceNumber, ValueKind, long_head};
+use crate::key::{SequenceNumber, ValueKind, is_same_key, long_head};
 use crate::keyspace::{Keyspace, View};
 use crate::merge::{MergeCursor, Source};
 use crate::merge_operator::{self, Operator};
@@ -379,7 +379,7 @@ impl RowCursor {
                 return self.settle(None);
             };
             let rank = self.merge.rank_here();
-            let is_same = rank == self.rank && key == self.key;
+            let is_same = rank == self.rank && is_same_key(key, &self.key);
             if done && is_same {
                 passed += 1;
                 match passed % VERSIONS_PASSED_MAX {

@@ -208,7 +208,7 @@ fn a_read_beside_a_drop_answers_from_before_it_or_refuses() {
                     keyspace.multi_get([b"key"]).map(|values| values[0].is_some()),
                     keyspace.range::<&[u8]>(..).next().map_or(Ok(false), |row| row.map(|_| true)),
                     db.scan(keyspace.id(), &all, None)
-                        .and_then(|mut scan| Ok(!scan.next_page(1)?.is_empty())),
+                        .and_then(|mut scan| Ok(!scan.next_page(1, usize::MAX)?.is_empty())),
                     db.transaction().get(&keyspace, b"key").map(|value| value.is_some()),
                     db.transaction().prefix(&keyspace, b"").map(|mut rows| rows.next().is_some()),
                 ];

@@ -1,7 +1,7 @@
 //! One instance of the component with the database open in it, from
 //! instantiation to the trap or the drop that ends it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,9 +51,11 @@ pub struct Instance {
     store: Store<Guest>,
     exports: bindings::Duramen,
     database: ResourceAny,
-    keyspaces: HashMap<KeyspaceId, ResourceAny>,
+    keyspaces: BTreeMap<KeyspaceId, ResourceAny>,
     snapshots: HashMap<SnapshotId, ResourceAny>,
     stderr: MemoryOutputPipe,
+    /// The code counts fuel.
+    counts_fuel: bool,
 }
 
 /// The parts of an instance that a call needs.
@@ -86,7 +88,8 @@ impl Instance {
         let guest = Guest { wasi: wasi.build(), table: ResourceTable::new(), memory };
         let mut store = Store::new(compiled.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
-        grant(&mut store, limit);
+        let counts_fuel = options.counts_fuel();
+        grant(&mut store, limit, counts_fuel);
 
         let engine_options = convert::engine_options(&options.engine, create_if_missing);
         let opened = compiled.instance().instantiate(&mut store).and_then(|exports| {
@@ -98,9 +101,10 @@ impl Instance {
                 database: database.map_err(convert::error)?,
                 exports,
                 store,
-                keyspaces: HashMap::new(),
+                keyspaces: BTreeMap::new(),
                 snapshots: HashMap::new(),
                 stderr,
+                counts_fuel,
             }),
             Err(error) => Err(describe("open", limit, &error, &store, &stderr)),
         }
@@ -109,7 +113,7 @@ impl Instance {
     /// Begins a call that is held to `limit`.
     pub fn begin_call(&mut self, limit: CallLimit) {
         self.store.data_mut().memory.begin_call();
-        grant(&mut self.store, limit);
+        grant(&mut self.store, limit, self.counts_fuel);
     }
 
     /// What a call needs.
@@ -177,11 +181,12 @@ impl Instance {
 }
 
 /// Gives the guest what its next call may use.
-fn grant(store: &mut Store<Guest>, limit: CallLimit) {
+fn grant(store: &mut Store<Guest>, limit: CallLimit, counts_fuel: bool) {
     store.set_epoch_deadline(limit.epochs);
-    // Refused by code that does not count, which is that of sandboxes without
-    // limits of fuel.
-    let _ = store.set_fuel(limit.fuel.unwrap_or(u64::MAX));
+    if counts_fuel {
+        // Refused only by code that does not count.
+        let _ = store.set_fuel(limit.fuel.unwrap_or(u64::MAX));
+    }
 }
 
 /// A trap as an error: why the instance ended, and the guest's last words. The

@@ -14,6 +14,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
@@ -65,6 +67,8 @@ struct Shared {
     /// Handles to drop, with the generation that they are of; apart from `state`,
     /// so that dropping a scan or a transaction never waits for a call.
     dropped: Mutex<Vec<(u64, ResourceAny)>>,
+    /// There are some: each call looks, and few find any.
+    any_dropped: AtomicBool,
     /// Held by whoever makes a checkpoint, before `state`: there is room for one.
     checkpoints: Mutex<()>,
     _ticker: Arc<Ticker>,
@@ -134,6 +138,7 @@ impl Sandbox {
                 limits: options.call_limits(),
             }),
             dropped: Mutex::default(),
+            any_dropped: AtomicBool::new(false),
             checkpoints: Mutex::default(),
             _ticker: ticker,
             compiled,
@@ -313,7 +318,11 @@ impl Shared {
 
     /// Runs the destructors of scans and transactions that were dropped.
     fn drop_handles(&self, state: &mut State) {
+        if !self.any_dropped.load(Relaxed) {
+            return;
+        }
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any_dropped.store(false, Relaxed);
         for (generation, handle) in dropped.drain(..) {
             let Some(instance) = &mut state.instance else { continue };
             if generation != state.generation {
@@ -614,6 +623,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let mut dropped = self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         dropped.push((self.generation, self.resource));
+        self.shared.any_dropped.store(true, Relaxed);
         drop(dropped);
         // Now, unless a call is under way: then the next one does it.
         match self.shared.state.try_lock() {
@@ -628,12 +638,13 @@ struct SandboxScan {
 }
 
 impl Scan for SandboxScan {
-    fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
+    fn next_page(&mut self, bytes_max: usize, pairs_max: usize) -> Result<Page> {
         let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
         let bytes_max = bytes_max.min(self.handle.shared.options.page_bytes_max());
+        let pairs_max = u32::try_from(pairs_max).unwrap_or(u32::MAX);
         let page = self.handle.call("the scan", "next-page", |instance, cursor| {
             let Call { store, engine, .. } = instance.parts();
-            engine.cursor().call_next_page(store, cursor, bytes_max)
+            engine.cursor().call_next_page(store, cursor, bytes_max, pairs_max)
         })?;
         Ok(Page(Bytes::from(page)))
     }

@@ -285,7 +285,7 @@ pub fn scans(place: &dyn Place) {
     let mut found = Rows::new();
     let mut pages = 0;
     loop {
-        let page = scan.next_page(1000).unwrap();
+        let page = scan.next_page(1000, usize::MAX).unwrap();
         if page.is_empty() {
             break;
         }

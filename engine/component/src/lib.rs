@@ -353,8 +353,9 @@ impl CursorHandle {
 }
 
 impl wit::GuestCursor for CursorHandle {
-    fn next_page(&self, bytes_max: u32) -> Result<Vec<u8>> {
-        let page = self.scan.borrow_mut().next_page(bytes_max as usize).map_err(convert::error)?;
+    fn next_page(&self, bytes_max: u32, pairs_max: u32) -> Result<Vec<u8>> {
+        let (bytes_max, pairs_max) = (bytes_max as usize, pairs_max as usize);
+        let page = self.scan.borrow_mut().next_page(bytes_max, pairs_max).map_err(convert::error)?;
         Ok(Vec::from(page.0))
     }
 }

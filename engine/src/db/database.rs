@@ -193,13 +193,15 @@ impl PageScan {
 }
 
 impl Scan for PageScan {
-    fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
+    fn next_page(&mut self, bytes_max: usize, pairs_max: usize) -> Result<Page> {
         self.engine.parts.core.check_open()?;
         let bytes = next_page_bytes(self.read).min(bytes_max);
         // With room for the pair that reaches beyond.
         let mut page = PageBuilder::with_capacity(bytes + bytes / 8);
-        while (page.is_empty() || page.len() < bytes_max) && self.rows.advance()? {
+        let mut pairs = 0;
+        while (pairs == 0 || (page.len() < bytes_max && pairs < pairs_max)) && self.rows.advance()? {
             page.push(self.rows.key(), self.rows.value());
+            pairs += 1;
         }
         self.read = self.read.saturating_add(page.len());
         Ok(page.finish())

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::node::{Located, Probe, Version};
 use crate::cursor::Cursor;
 use crate::error::Result;
-use crate::key::{Entry, EntryRef, SequenceNumber, ValueKind};
+use crate::key::{Entry, EntryRef, SequenceNumber, ValueKind, is_same_key};
 
 /// Entries that are copied at a seek; each time that a cursor goes on, so many times as
 /// many; and at most.
@@ -20,6 +20,9 @@ const CHUNK_ENTRIES_MAX: usize = 128;
 
 /// Entries passed by one by one before a walk seeks past those of their key.
 const PASSED_MAX: usize = 16;
+
+/// Entries that are looked at together.
+const LOT: usize = 16;
 
 /// After all versions of a key: no commit has this number.
 const AFTER_ALL: SequenceNumber = SequenceNumber(0);
@@ -83,23 +86,33 @@ pub(super) fn collect<F: Located, I: Iterator<Item = F>>(
 ) {
     let mut all = from(start);
     let Some(reader) = reader else { return copy(all.take(count), versions) };
-    let mut wanted: Vec<F> = Vec::new();
+    let mut wanted: Vec<F> = Vec::with_capacity(count);
+    let mut lot: Vec<F> = Vec::with_capacity(LOT.min(count));
     let mut passed = 0;
-    while wanted.len() < count
-        && let Some(found) = all.next()
-    {
-        let key = found.borrowed().key;
-        let is_newer = found.seq() > reader;
-        let hides = |EntryRef { key: other, kind, .. }| kind != ValueKind::Merge && other == key;
-        if !is_newer && !wanted.last().is_some_and(|before| hides(before.borrowed())) {
-            wanted.push(found);
-            passed = 0;
-            continue;
+    while wanted.len() < count {
+        lot.clear();
+        lot.extend(all.by_ref().take(LOT.min(count - wanted.len())));
+        if lot.is_empty() {
+            break;
         }
-        passed += 1;
-        if passed == PASSED_MAX {
-            all = from(Some((key, if is_newer { reader } else { AFTER_ALL })));
-            passed = 0;
+        // Each is waited for otherwise until it is decided what to do with the one before.
+        black_box(lot.iter().fold(0, |sum, found| sum ^ found.seq().0));
+        for found in lot.drain(..) {
+            let key = found.borrowed().key;
+            let is_newer = found.seq() > reader;
+            let hides =
+                |EntryRef { key: other, kind, .. }| kind != ValueKind::Merge && is_same_key(other, key);
+            if !is_newer && !wanted.last().is_some_and(|before| hides(before.borrowed())) {
+                wanted.push(found);
+                passed = 0;
+                continue;
+            }
+            passed += 1;
+            if passed == PASSED_MAX {
+                all = from(Some((key, if is_newer { reader } else { AFTER_ALL })));
+                passed = 0;
+                break;
+            }
         }
     }
     copy(wanted.into_iter(), versions);

@@ -45,12 +45,7 @@ impl Heads {
     /// Number of keys at or below `wanted`, where it is known that those before `within`
     /// are, and those after are not.
     #[inline]
-    pub fn up_to<'k>(
-        &self,
-        wanted: &[u8],
-        within: Range<usize>,
-        key: impl Fn(usize) -> &'k [u8],
-    ) -> usize {
+    pub fn up_to<'k>(&self, wanted: &[u8], within: Range<usize>, key: impl Fn(usize) -> &'k [u8]) -> usize {
         self.search(wanted, within, |index| key(index) <= wanted, &key)
     }
 

@@ -354,7 +354,9 @@ impl Pair {
 
     fn go_on_with_a_scan(&mut self) {
         let Some(mut held) = self.held.pop() else { return };
-        let page = held.scan.next_page(300).unwrap();
+        let pairs_max = [0, 1, 2, usize::MAX][self.random.below(4) as usize];
+        let page = held.scan.next_page(300, pairs_max).unwrap();
+        assert!(page.pairs().count() <= pairs_max.max(1), "more pairs than asked for");
         for pair in page.pairs() {
             let (key, value) = pair.unwrap();
             assert!(!held.rows.is_empty(), "a row too many");

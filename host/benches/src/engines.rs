@@ -207,6 +207,16 @@ pub trait Engine: Send + Sync {
     /// Shows the pairs from `start` on and below `end`, until told to stop.
     fn scan(&self, start: &[u8], end: Option<&[u8]>, show: Show<'_>) -> Result<()>;
 
+    /// Shows at most `pairs_max` pairs from `start` on. Engines that go from pair to pair
+    /// need not be told how many there will be.
+    fn scan_few(&self, start: &[u8], pairs_max: usize, show: Show<'_>) -> Result<()> {
+        let mut shown = 0;
+        self.scan(start, None, &mut |key, value| {
+            shown += 1;
+            show(key, value) && shown < pairs_max
+        })
+    }
+
     /// True if it scans backwards.
     fn scans_back(&self) -> bool {
         true

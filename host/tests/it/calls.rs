@@ -112,6 +112,22 @@ fn scans_follow_bounds_and_direction() {
 }
 
 #[test]
+fn a_page_has_no_more_pairs_than_asked_for() {
+    on_both(|db| {
+        let keyspace = db.create_keyspace("k").unwrap();
+        let mut batch = WriteBatch::new();
+        for i in 0..100u32 {
+            batch.put(keyspace, &i.to_be_bytes(), &[7; 50]);
+        }
+        db.write(batch, Durability::Buffered).unwrap();
+        let mut scan = db.scan(keyspace, &ScanRange::all(), None).unwrap();
+        let mut next = |bytes_max, pairs_max| scan.next_page(bytes_max, pairs_max).unwrap().pairs().count();
+        let counts = [(1 << 20, 30), (100, 30), (1 << 20, 0), (1 << 20, usize::MAX), (1 << 20, 30)];
+        assert_eq!(counts.map(|(bytes_max, pairs_max)| next(bytes_max, pairs_max)), [30, 2, 1, 67, 0]);
+    });
+}
+
+#[test]
 fn scans_span_many_pages_and_end_with_an_empty_one() {
     on_both(|db| {
         let keyspace = db.create_keyspace("k").unwrap();
@@ -123,7 +139,7 @@ fn scans_span_many_pages_and_end_with_an_empty_one() {
         let mut scan = db.scan(keyspace, &ScanRange::all(), None).unwrap();
         let (mut rows, mut pages) = (0u32, 0);
         loop {
-            let page = scan.next_page(4096).unwrap();
+            let page = scan.next_page(4096, usize::MAX).unwrap();
             if page.is_empty() {
                 break;
             }
@@ -135,7 +151,7 @@ fn scans_span_many_pages_and_end_with_an_empty_one() {
         }
         assert_eq!(rows, 5000);
         assert!(pages > 10, "{pages} pages");
-        assert!(scan.next_page(4096).unwrap().is_empty());
+        assert!(scan.next_page(4096, usize::MAX).unwrap().is_empty());
     });
 }
 

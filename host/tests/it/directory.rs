@@ -115,7 +115,7 @@ fn dropping_the_sandbox_ends_its_scans_and_frees_the_directory() {
     drop(db);
 
     let again = open(directory.path());
-    assert!(matches!(scan.next_page(1024), Err(Error::InvalidArgument(_))));
+    assert!(matches!(scan.next_page(1024, usize::MAX), Err(Error::InvalidArgument(_))));
     drop((scan, unread));
     again.create_keyspace("still works").unwrap();
 }

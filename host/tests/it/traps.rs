@@ -61,7 +61,7 @@ fn the_memory_cap_ends_the_instance_and_the_next_call_recovers() {
     assert_eq!(db.guest_memory_bytes(), 0);
 
     // What the instance had is gone, and says so.
-    assert_eq!(io(scans[0].next_page(1024)).0, ErrorKind::ConnectionReset);
+    assert_eq!(io(scans[0].next_page(1024, usize::MAX)).0, ErrorKind::ConnectionReset);
     assert_eq!(io(db.get(keyspace, b"survivor", Some(snapshot))).0, ErrorKind::ConnectionReset);
     drop(scans);
 

@@ -679,8 +679,9 @@ struct Cursor {
 }
 
 impl Scan for Cursor {
-    fn next_page(&mut self, bytes_max: usize) -> Result<Page> {
-        let arguments = [i32(self.cursor), i32(bytes_max as u32)];
+    fn next_page(&mut self, bytes_max: usize, pairs_max: usize) -> Result<Page> {
+        let clamp = |most: usize| i32(u32::try_from(most).unwrap_or(u32::MAX));
+        let arguments = [i32(self.cursor), clamp(bytes_max), clamp(pairs_max)];
         let page = |at: At<'_>| Page(at.bytes(PAYLOAD));
         hold(&self.guest.0).call("[method]cursor.next-page", &arguments, page)
     }

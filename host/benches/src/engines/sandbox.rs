@@ -3,7 +3,7 @@
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::PathBuf;
 
-use duramen::api::next_page_bytes;
+use duramen::api::{PAGE_BYTES_MAX, next_page_bytes};
 use duramen::{Database, Durability, KeyspaceId, ScanRange, WriteBatch};
 use duramen_host::{Sandbox, SandboxOptions};
 
@@ -34,23 +34,26 @@ pub fn open(setup: &Setup) -> Result<Box<dyn Engine>> {
 }
 
 impl Sandboxed {
-    /// Shows the pairs of `range` until told to stop.
-    fn walk(&self, range: &ScanRange, show: Show<'_>) -> Result<()> {
+    /// Shows the pairs of `range`, `few` of them at most, until told to stop.
+    fn walk(&self, range: &ScanRange, few: Option<usize>, show: Show<'_>) -> Result<()> {
         let mut scan = self.sandbox.scan(self.keyspace, range, None)?;
-        let mut read = 0;
-        loop {
-            let page = scan.next_page(next_page_bytes(read))?;
+        let (mut read, mut left) = (0, few.unwrap_or(usize::MAX));
+        while left > 0 {
+            let bytes = if few.is_some() { PAGE_BYTES_MAX } else { next_page_bytes(read) };
+            let page = scan.next_page(bytes, left)?;
             if page.is_empty() {
                 return Ok(());
             }
             for pair in page.pairs_borrowed() {
                 let (key, value) = pair?;
+                left -= 1;
                 if !show(key, value) {
                     return Ok(());
                 }
             }
             read += page.0.len();
         }
+        Ok(())
     }
 }
 
@@ -85,11 +88,16 @@ impl Engine for Sandboxed {
 
     fn scan(&self, start: &[u8], end: Option<&[u8]>, show: Show<'_>) -> Result<()> {
         let end = end.map_or(Unbounded, |end| Excluded(end.to_vec()));
-        self.walk(&ScanRange { start: Included(start.to_vec()), end, reverse: false }, show)
+        self.walk(&ScanRange { start: Included(start.to_vec()), end, reverse: false }, None, show)
+    }
+
+    fn scan_few(&self, start: &[u8], pairs_max: usize, show: Show<'_>) -> Result<()> {
+        let range = ScanRange { start: Included(start.to_vec()), end: Unbounded, reverse: false };
+        self.walk(&range, Some(pairs_max), show)
     }
 
     fn scan_back(&self, show: Show<'_>) -> Result<()> {
-        self.walk(&ScanRange::all().reversed(), show)
+        self.walk(&ScanRange::all().reversed(), None, show)
     }
 
     fn sync(&self) -> Result<()> {
