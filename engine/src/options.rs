@@ -79,7 +79,8 @@ pub struct Options {
     /// Bytes of decoded pages and filters, and of rows that are read often, kept.
     /// Default: 256 MiB natively, 64 MiB on wasm.
     pub cache_bytes: usize,
-    /// Bytes at which a compaction starts its next output file. Default: 64 MiB.
+    /// Bytes at which a compaction starts its next output file. Default: 64 MiB natively,
+    /// 16 MiB on wasm, where whoever writes waits for the removal of a file as well.
     pub target_file_bytes: u64,
     /// When sorted runs are merged, in keyspaces that have no strategy of their own.
     /// It may be another at every open: nothing is rewritten for it. Default:
@@ -126,7 +127,7 @@ impl Default for Options {
             memtable_bytes: if wasm { 16 << 20 } else { 64 << 20 },
             write_buffer_bytes: None,
             cache_bytes: if wasm { 64 << 20 } else { 256 << 20 },
-            target_file_bytes: 64 << 20,
+            target_file_bytes: if wasm { 16 << 20 } else { 64 << 20 },
             compaction: CompactionStrategy::default(),
             compaction_bytes_per_second: None,
             compaction_threads: std::thread::available_parallelism()

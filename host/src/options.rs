@@ -19,6 +19,9 @@ const MEMORY_BYTES_MIN: u64 = 16 << 20;
 /// Most memory that a 32-bit guest can address, in bytes.
 const MEMORY_BYTES_END: u64 = 4 << 30;
 
+/// SSTables are not made smaller than this for want of memory, in bytes.
+const FILE_BYTES_MIN: u64 = 4 << 20;
+
 /// Longest value in a sandbox whatever its memory, in bytes.
 const VALUE_BYTES_MAX: u64 = 64 << 20;
 
@@ -41,8 +44,8 @@ pub enum CompileCache {
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
     /// How the engine inside opens the database. Sizes are cut down to what
-    /// fits in the guest: a memtable to a sixteenth of `memory_bytes_max`, all
-    /// of them to an eighth, cache to a quarter, a value to min(64 MiB, an eighth), a batch to min(256 MiB,
+    /// fits in the guest: a memtable to a sixteenth of `memory_bytes_max`, and so an
+    /// SSTable, for whose removal a writer waits; all memtables to an eighth, cache to a quarter, a value to min(64 MiB, an eighth), a batch to min(256 MiB,
     /// a quarter); `stall_ms_max` to a half of `call_deadline`. `background` and `environment` do not cross into the
     /// sandbox: it has no threads, and a clock of its own.
     pub engine: Options,
@@ -101,6 +104,7 @@ impl SandboxOptions {
         // Each quotient of a number up to 4 GiB fits in 32 bits.
         let fit = |bytes: &mut usize, most: u64| *bytes = (*bytes).min(most as usize);
         fit(&mut self.engine.memtable_bytes, memory / 16);
+        self.engine.target_file_bytes = self.engine.target_file_bytes.min((memory / 16).max(FILE_BYTES_MIN));
         if let Some(bytes) = &mut self.engine.write_buffer_bytes {
             fit(bytes, memory / 8);
         }
@@ -140,6 +144,7 @@ mod tests {
     fn sizes_are_cut_to_the_memory_cap() {
         let fitted = SandboxOptions::default().fitted().unwrap().engine;
         assert_eq!(fitted.memtable_bytes, 16 << 20);
+        assert_eq!(fitted.target_file_bytes, 16 << 20);
         assert_eq!(fitted.write_buffer_bytes, None, "two memtables, in the guest");
         assert_eq!(fitted.stall_ms_max, 30_000);
         assert_eq!(fitted.cache_bytes, 64 << 20);
