@@ -128,7 +128,7 @@ fn scans(bench: &mut Bench, engine: &dyn Engine, arguments: &Arguments) -> Resul
             engine.scan_few(&random_key(random.below(arguments.entries)), limit, &mut |key, value| {
                 rows += 1;
                 right &= begins_right(key, 0, value);
-                true
+                rows < limit
             })?;
             check(right && (1..=limit).contains(&rows), || "a seek found wrong values".to_owned())
         })?;

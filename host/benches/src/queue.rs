@@ -87,7 +87,7 @@ fn scan_head(engine: &dyn Engine, head: u64, length: u64) -> Result<Duration> {
     engine.scan_few(&[], HEAD_ROWS as usize, &mut |key, value| {
         right &= key == sequential_key(next) && begins_right(key, 0, value);
         next += 1;
-        true
+        next - head < HEAD_ROWS
     })?;
     let time = start.elapsed();
     let rows = next - head;

@@ -183,7 +183,7 @@ impl Client<'_> {
         self.engine.scan_few(&start, limit, &mut |key, value| {
             rows += 1;
             right &= is_right(key, value);
-            true
+            rows < limit
         })?;
         check(right && (1..=limit).contains(&rows), || "a scan found wrong values".to_owned())
     }
