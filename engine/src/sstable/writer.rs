@@ -39,6 +39,11 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// Bytes of a piece of a column chunk, roughly: it ends with a page.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Bytes that are written to the file at once, at a multiple of this. Linux keeps a file in
+/// memory in pieces as large as the calls were that wrote it, up to 2 MiB; reads of one
+/// row find large pieces faster, by a quarter of all that they take.
+const LOT_BYTES: usize = 2 << 20;
+
 /// Pages grow past their limits by this factor rather than part the versions of
 /// a key.
 const STRETCH: usize = 4;
@@ -182,7 +187,9 @@ impl TableWriter {
         identity: TableIdentity,
         options: TableOptions,
     ) -> Result<TableWriter> {
-        let sink = Sink(Arc::new(Mutex::new(SinkState { file, failure: None, tail: None })));
+        let lot_bytes = LOT_BYTES.min(options.row_group_bytes.next_power_of_two());
+        let state = SinkState { file, lot: Vec::new(), lot_bytes, failure: None, tail: None };
+        let sink = Sink(Arc::new(Mutex::new(state)));
         let integrity = Integrity { expires: options.expires, ..Integrity::default() };
         let mut writer = TableWriter {
             schema: schema::schema(integrity.columns()).map_err(|error| refused(&name, &error))?,
@@ -374,6 +381,7 @@ impl TableWriter {
             return Err(failure);
         }
         written.map_err(|error| refused(&name, &error))?;
+        state.write_rest()?;
         state.file.sync_data()?;
         meta.bytes = state.file.len();
         meta.tail_offset = tail_offset as u64;
@@ -762,16 +770,38 @@ struct Sink(Arc<Mutex<SinkState>>);
 
 struct SinkState {
     file: Box<dyn AppendFile>,
+    /// What is written once there are `lot_bytes`.
+    lot: Vec<u8>,
+    lot_bytes: usize,
     /// What the storage said, which [`Write`] has no room for.
     failure: Option<Error>,
     /// Hash of the tail, once it has begun.
     tail: Option<Xxh64>,
 }
 
+impl SinkState {
+    fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while self.lot.len() + bytes.len() >= self.lot_bytes {
+            let (first, others) = bytes.split_at(self.lot_bytes - self.lot.len());
+            self.lot.extend_from_slice(first);
+            self.write_rest()?;
+            bytes = others;
+        }
+        self.lot.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_rest(&mut self) -> Result<()> {
+        self.file.append(&self.lot)?;
+        self.lot.clear();
+        Ok(())
+    }
+}
+
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = lock(&self.0);
-        if let Err(failure) = state.file.append(bytes) {
+        if let Err(failure) = state.append(bytes) {
             state.failure = Some(failure);
             return Err(io::Error::other("the storage failed"));
         }
