@@ -265,6 +265,13 @@ impl Slots {
         self.cache.bytes()
     }
 
+    /// Reads some of each line of memory that a read of a row in a page looks at.
+    #[inline]
+    pub fn bring_near(&self, page: usize, place: RowPlace) {
+        black_box(self.slots[page].used.load(Relaxed));
+        self.cache.0.rows.bring_near(place);
+    }
+
     /// What `answer` makes of what `field` of a page holds.
     #[inline]
     pub fn look<T, R>(

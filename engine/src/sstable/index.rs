@@ -103,6 +103,15 @@ impl Index {
         &self.values[start as usize..end as usize]
     }
 
+    /// Reads some of each line of memory of what is known of a page.
+    #[inline]
+    pub fn bring_near(&self, page: usize) {
+        let PageEntry { offsets, bytes, checksums, rows, seq_max, expiries, .. } = &self.pages[page];
+        let sum = offsets[0] ^ offsets[COLUMNS_MAX - 1] ^ u64::from(bytes[COLUMNS_MAX - 1] ^ rows);
+        let ends = checksums[0].crc ^ checksums[COLUMNS_MAX / 2].crc ^ checksums[COLUMNS_MAX - 1].crc;
+        black_box((sum, ends, seq_max ^ expiries.1));
+    }
+
     /// Reads what is known of the pages of values of a page, which will be needed after a
     /// read from the file: the memory comes meanwhile.
     pub fn bring_values_near(&self, page: usize) {

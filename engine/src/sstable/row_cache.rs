@@ -10,6 +10,7 @@
 //! when it is read for the second time within a while; what is read but once costs a word.
 //! Source of the idea: the doorkeeper of "TinyLFU" (Einziger et al., 2017).
 
+use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
@@ -127,6 +128,12 @@ impl RowCache {
             }
             Some(found)
         })
+    }
+
+    /// Reads what [`RowCache::note`] will look at.
+    #[inline]
+    pub fn bring_near(&self, place: Place) {
+        black_box(self.seen[mix(place).0 & (self.seen.len() - 1)].load(Relaxed));
     }
 
     /// Keeps a row with so many bytes of key and value, if it was noted before and few

@@ -106,8 +106,15 @@ impl Table {
     /// The last page that may hold `key`, if the filter lets it be there.
     fn candidate(&self, key: &[u8], hash: u64) -> Result<Option<usize>> {
         let Some(group) = self.index.group_at_or_below(key) else { return Ok(None) };
-        let may_hold = self.may_hold(&self.index.groups[group], hash)?;
-        Ok(may_hold.then(|| self.index.last_in_group(group, key)))
+        if !self.may_hold(&self.index.groups[group], hash)? {
+            return Ok(None);
+        }
+        let last = self.index.last_in_group(group, key);
+        // All at once, before a look into the cache, at which a processor waits for what it
+        // has asked of memory.
+        self.index.bring_near(last);
+        self.slots.bring_near(last, (self.meta.keyspace, hash));
+        Ok(Some(last))
     }
 
     /// Page and row of the newest version of `key` at or before `seq`; `last` is its
