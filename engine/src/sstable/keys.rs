@@ -79,7 +79,13 @@ impl Heads {
         };
         let head = head(rest);
         let start = within.start + self.heads[within.clone()].partition_point(|other| *other < head);
-        let equal = self.heads[start..within.end].partition_point(|other| *other == head);
+        // Few heads are equal to another.
+        let equal = match &self.heads[start..within.end] {
+            [] => 0,
+            [first, ..] if *first != head => 0,
+            [_, second, ..] if *second != head => 1,
+            rest => rest.partition_point(|other| *other == head),
+        };
         let mut range = start..start + equal;
         while !range.is_empty() {
             let middle = range.start + range.len() / 2;
