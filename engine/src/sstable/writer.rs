@@ -188,8 +188,7 @@ impl TableWriter {
         identity: TableIdentity,
         options: TableOptions,
     ) -> Result<TableWriter> {
-        let lot_bytes = LOT_BYTES.min(options.row_group_bytes.next_power_of_two());
-        let state = SinkState { file, lot: Vec::new(), lot_bytes, failure: None, tail: None };
+        let state = SinkState { file, lot: Vec::new(), failure: None, tail: None };
         let sink = Sink(Arc::new(Mutex::new(state)));
         let integrity = Integrity { expires: options.expires, ..Integrity::default() };
         let mut writer = TableWriter {
@@ -771,9 +770,8 @@ struct Sink(Arc<Mutex<SinkState>>);
 
 struct SinkState {
     file: Box<dyn AppendFile>,
-    /// What is written once there are `lot_bytes`.
+    /// What is written once there are [`LOT_BYTES`].
     lot: Vec<u8>,
-    lot_bytes: usize,
     /// What the storage said, which [`Write`] has no room for.
     failure: Option<Error>,
     /// Hash of the tail, once it has begun.
@@ -782,8 +780,8 @@ struct SinkState {
 
 impl SinkState {
     fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while self.lot.len() + bytes.len() >= self.lot_bytes {
-            let (first, others) = bytes.split_at(self.lot_bytes - self.lot.len());
+        while self.lot.len() + bytes.len() >= LOT_BYTES {
+            let (first, others) = bytes.split_at(LOT_BYTES - self.lot.len());
             self.lot.extend_from_slice(first);
             self.write_rest()?;
             bytes = others;
