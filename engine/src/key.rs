@@ -194,6 +194,20 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_one_if_all_their_bytes_are() {
+        let key: Vec<u8> = (0..20).collect();
+        for len in 0..=key.len() {
+            assert!(is_same_key(&key[..len], &key[..len].to_vec()));
+            for at in 0..len {
+                let mut other = key[..len].to_vec();
+                assert!(!is_same_key(&key[..len], &other[..at]));
+                other[at] ^= 0x80;
+                assert!(!is_same_key(&key[..len], &other));
+            }
+        }
+    }
+
+    #[test]
     fn prefix_end_carries_past_0xff() {
         assert_eq!(prefix_end(b"ab"), Some(b"ac".to_vec()));
         assert_eq!(prefix_end(b"a\xff\xff"), Some(b"b".to_vec()));

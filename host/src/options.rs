@@ -45,8 +45,9 @@ pub enum CompileCache {
 pub struct SandboxOptions {
     /// How the engine inside opens the database. Sizes are cut down to what
     /// fits in the guest: a memtable to a sixteenth of `memory_bytes_max`, and so an
-    /// SSTable, for whose removal a writer waits; all memtables to an eighth, cache to a quarter, a value to min(64 MiB, an eighth), a batch to min(256 MiB,
-    /// a quarter); `stall_ms_max` to a half of `call_deadline`. `background` and `environment` do not cross into the
+    /// SSTable, for whose removal a writer waits, but not below 4 MiB; all memtables to an
+    /// eighth, cache to a quarter, a value to min(64 MiB, an eighth), a batch to
+    /// min(256 MiB, a quarter); `stall_ms_max` to a half of `call_deadline`. `background` and `environment` do not cross into the
     /// sandbox: it has no threads, and a clock of its own.
     pub engine: Options,
     /// Most memory of the guest, in bytes: 16 MiB to 4 GiB. The guest's memory

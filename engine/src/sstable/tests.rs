@@ -124,6 +124,24 @@ fn a_long_table_is_synced_on_its_way() {
 }
 
 #[test]
+fn a_table_is_written_in_lots_that_are_aligned() {
+    let mut random = Random(3);
+    let mut value = || (0..1000).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
+    let entries: Vec<Entry> =
+        (0..1500).map(|i| (format!("{i:06}").into_bytes(), i + 1, ValueKind::Put, value())).collect();
+    let trace = TraceStorage::new(Arc::new(MemoryStorage::new()));
+    let meta = write(&trace, &entries, TableOptions::default());
+    let lines = trace.take_changes();
+    let appends = lines.lines().filter(|line| line.starts_with("append "));
+    let lengths: Vec<u64> = appends.filter_map(|line| line.split(' ').nth(2)?.parse().ok()).collect();
+    let (last, whole) = lengths.split_last().unwrap();
+    assert_eq!(whole, [512 << 10; 2], "{lines}");
+    assert_eq!(whole.iter().sum::<u64>() + last, meta.bytes);
+    let table = Table::open(trace.open(PATH).unwrap(), PATH.into(), &meta, Cache::new(1 << 20)).unwrap();
+    assert!(entries.iter().all(|(key, ..)| get(&table, key, u64::MAX >> 1).is_some()));
+}
+
+#[test]
 fn gets_find_the_newest_visible_version() {
     for seed in 0..6 {
         let mut random = Random(seed);
