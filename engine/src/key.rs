@@ -197,7 +197,7 @@ mod tests {
     fn keys_are_one_if_all_their_bytes_are() {
         let key: Vec<u8> = (0..20).collect();
         for len in 0..=key.len() {
-            assert!(is_same_key(&key[..len], &key[..len].to_vec()));
+            assert!(is_same_key(&key[..len], &key.clone()[..len]));
             for at in 0..len {
                 let mut other = key[..len].to_vec();
                 assert!(!is_same_key(&key[..len], &other[..at]));
