@@ -90,7 +90,8 @@ pub struct Options {
     /// Default: no limit.
     pub compaction_bytes_per_second: Option<u64>,
     /// Threads that one large compaction is parted among, each with keys of its own and
-    /// files of `target_file_bytes`. Default: those that the machine has, up to four.
+    /// files of `target_file_bytes`. Default: one less than the machine has, up to four:
+    /// a thread that commits would wait for its turn among them, milliseconds at a time.
     pub compaction_threads: usize,
     /// Bytes of WAL after which every memtable that holds on to an old segment
     /// is flushed. Default: 4 × `memtable_bytes`.
@@ -131,7 +132,7 @@ impl Default for Options {
             compaction: CompactionStrategy::default(),
             compaction_bytes_per_second: None,
             compaction_threads: std::thread::available_parallelism()
-                .map_or(1, |threads| threads.get().min(4)),
+                .map_or(1, |threads| (threads.get() - 1).clamp(1, 4)),
             wal_bytes_max: None,
             value_bytes_max: if wasm { 32 << 20 } else { 64 << 20 },
             batch_bytes_max: if wasm { 64 << 20 } else { 256 << 20 },

@@ -465,7 +465,7 @@ impl Writer {
 /// Bytes of the WAL after which they are synced. Where there are no workers the sync
 /// keeps a commit waiting, and must not be long.
 fn unsynced_bytes_max(core: &Core) -> u64 {
-    if core.threaded() { 4 << 20 } else { 1 << 20 }
+    if core.threaded() { 4 << 20 } else { 2 << 20 }
 }
 
 /// Keyspaces whose memtables are full, and, where all together have more than
