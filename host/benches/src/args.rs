@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::clock::Time;
 use crate::engines::Kind;
 use crate::{
-    amplification, job, kv, latency, limits, memtable, publish, queue, reopen, scale, synced, ttl, ycsb,
+    amplification, job, kv, latency, limits, memtable, publish, queue, reopen, scale, scan, synced, ttl, ycsb,
 };
 
 const EXAMPLES: &str = "\
@@ -17,6 +17,7 @@ Examples:
   cargo xtask bench --with peers --with rocksdb kv
   cargo xtask bench --with peers kv --value-bytes 16384 --entries 50k
   cargo xtask bench --with rocksdb amplification --entries 2M --engine duramen --engine rocksdb
+  cargo xtask bench --with tonbo scan --entries 100k
   cargo xtask bench job --option compression=none
   cargo xtask bench memtable --keys urls
   cargo xtask bench report
@@ -24,7 +25,7 @@ Examples:
 `--with peers`, first, compiles fjall, redb, SQLite and LMDB in, which needs a C compiler;
 `--with rocksdb` RocksDB, which needs a C++ compiler and libclang, and half an hour on two
 cores, once; `--with tonbo` tonbo, which takes as long, needs OpenSSL's headers on Linux, and
-spends milliseconds on each get: ask for few entries. Every run of every engine has a process
+spends milliseconds on each put and get: `scan` is made for it. Every run of every engine has a process
 and a directory of its own. The table has medians of all runs, half of their range in percent,
 and in brackets the ratio to RocksDB where that was measured; the values of each run are in
 NAME.json beside the databases, which are removed. `report` makes a page and
@@ -44,7 +45,7 @@ pub struct Arguments {
     /// Engines to measure; all that are built in, unless given
     #[arg(long, global = true, value_enum)]
     pub engine: Vec<Kind>,
-    /// Runs of each engine [default: 3 for kv, synced, ycsb, reopen and limits, 1 otherwise]
+    /// Runs of each engine [default: 3 for kv, synced, ycsb, reopen, scan and limits, 1 otherwise]
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: Option<u32>,
     /// What is timed, percentiles and threads apart; `cpu` for machines that are busy, on Unix
@@ -70,6 +71,7 @@ pub enum Command {
     Ttl(ttl::Arguments),
     Latency(latency::Arguments),
     Scale(scale::Arguments),
+    Scan(scan::Arguments),
     Job(job::Arguments),
     Kv(kv::Arguments),
     Synced(synced::Arguments),

@@ -12,6 +12,9 @@ use crate::engines::Kind;
 /// Sleeping is not exact; closer to the moment than this, the clock is watched.
 const SLEEP_SLACK: Duration = Duration::from_micros(200);
 
+/// Cache in a sandbox of the usual memory, in bytes.
+const SANDBOX_CACHE_BYTES: usize = 64 << 20;
+
 /// Percentiles of buffered puts at a steady rate, and at full speed
 ///
 /// Overwrites of random keys while flushes and compactions run. At a steady rate the time
@@ -29,7 +32,8 @@ pub struct Arguments {
     #[arg(long, default_value = "2k", value_parser = count)]
     large_rate: u64,
     /// Bytes in memory before a flush, in MiB, instead of what each engine has by default:
-    /// 64, and 16 in a sandbox
+    /// 64, and 16 in a sandbox, whose cache has 64 MiB here, so that its memory and
+    /// files are the usual ones too
     #[arg(long)]
     write_buffer: Option<usize>,
 }
@@ -54,7 +58,11 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
 
 fn put(bench: &mut Bench, arguments: &Arguments, load: &Load) -> Result<()> {
     let mut setup = bench.setup("latency");
-    let usual = if bench.subject() == Kind::Sandbox.name() { 16 } else { 64 };
+    let mut usual = 64;
+    if bench.subject() == Kind::Sandbox.name() {
+        usual = 16;
+        setup.cache_bytes = SANDBOX_CACHE_BYTES;
+    }
     setup.write_buffer_bytes = arguments.write_buffer.unwrap_or(usual) << 20;
     let engine = bench.open(&setup)?;
     let mut values = Values::new(load.value_bytes);

@@ -21,6 +21,7 @@ mod reopen;
 mod report;
 mod results;
 mod scale;
+mod scan;
 #[cfg(test)]
 mod smoke;
 mod synced;
@@ -90,6 +91,7 @@ impl Command {
             Command::Ttl(_) => "ttl",
             Command::Latency(_) => "latency",
             Command::Scale(_) => "scale",
+            Command::Scan(_) => "scan",
             Command::Job(_) => "job",
             Command::Kv(_) => "kv",
             Command::Synced(_) => "synced",
@@ -108,6 +110,7 @@ impl Command {
             Command::Ttl(arguments) => ttl::run(bench, arguments),
             Command::Latency(arguments) => latency::run(bench, arguments),
             Command::Scale(arguments) => scale::run(bench, arguments),
+            Command::Scan(arguments) => scan::run(bench, arguments),
             Command::Job(arguments) => job::run(bench, arguments),
             Command::Kv(arguments) => kv::run(bench, arguments),
             Command::Synced(arguments) => synced::run(bench, arguments),
@@ -134,7 +137,7 @@ impl Command {
             Command::Memtable(_) | Command::Amplification(_) | Command::Queue(_) | Command::Ttl(_) => 1,
             Command::Latency(_) | Command::Scale(_) | Command::Job(_) | Command::Report(_) => 1,
             Command::Kv(_) | Command::Synced(_) | Command::Ycsb(_) => 3,
-            Command::Reopen(_) | Command::Limits(_) => 3,
+            Command::Reopen(_) | Command::Limits(_) | Command::Scan(_) => 3,
         }
     }
 
@@ -146,6 +149,7 @@ impl Command {
             Command::Synced(arguments) => arguments.value_bytes,
             Command::Ycsb(arguments) => arguments.value_bytes,
             Command::Reopen(arguments) => arguments.value_bytes,
+            Command::Scan(arguments) => arguments.value_bytes,
             _ => return self.name().to_owned(),
         };
         if value_bytes == 100 { self.name().to_owned() } else { format!("{}-{value_bytes}", self.name()) }

@@ -65,6 +65,12 @@ pub fn target_lines(verdicts: &[Verdict]) -> Vec<Vec<String>> {
     [header].into_iter().chain(lines).collect()
 }
 
+/// What profiles say of those that were missed, each with its name.
+pub fn profiles(verdicts: &[Verdict]) -> Vec<(String, &'static str)> {
+    let said = |verdict: &Verdict| Some((format!("{}, {}", verdict.work, verdict.subject), verdict.profile?));
+    verdicts.iter().filter_map(said).collect()
+}
+
 /// How many targets were met, for people.
 pub fn tally(verdicts: &[Verdict]) -> String {
     let count = |met| verdicts.iter().filter(|verdict| verdict.met == met).count();
@@ -101,6 +107,12 @@ fn document(all: &[Results], first: &Results, verdicts: &[Verdict]) -> String {
     CONDITIONS.iter().for_each(|paragraph| text += &format!("{paragraph}\n\n"));
     let _ =
         writeln!(text, "## Targets\n\n{}.\n\n{}", tally(verdicts), markdown(&target_lines(verdicts), false));
+    for (name, profile) in profiles(verdicts) {
+        let _ = writeln!(text, "- **{name}**: {profile}");
+    }
+    if !profiles(verdicts).is_empty() {
+        text.push('\n');
+    }
     for results in all {
         let _ = writeln!(text, "## {}\n\n```sh\ncargo xtask bench {}\n```\n", results.name, results.command);
         if results.machine != first.machine {

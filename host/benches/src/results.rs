@@ -90,7 +90,7 @@ impl Results {
 
 /// Where a benchmark stands among the others: what most look for comes first.
 fn order(name: &str) -> usize {
-    const FIRST: [&str; 6] = ["kv", "synced", "ycsb", "reopen", "scale", "limits"];
+    const FIRST: [&str; 7] = ["kv", "synced", "ycsb", "reopen", "scale", "scan", "limits"];
     let stem = name.split('-').next().unwrap_or(name);
     FIRST.iter().position(|first| *first == stem).unwrap_or(FIRST.len())
 }

@@ -14,6 +14,7 @@ const COMMANDS: &[&[&str]] = &[
     &["synced", "--entries", "32"],
     &["ycsb", "--entries", "2000", "--operations", "1000"],
     &["scale", "--entries", "500", "--entries", "1000"],
+    &["scan", "--entries", "2000", "--parts", "3"],
     &["queue", "--operations", "2000", "--length", "100"],
     &["job", "--entries", "1000"],
     &["amplification", "--entries", "1000"],
