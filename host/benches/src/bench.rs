@@ -13,8 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Result;
 use crate::clock::Time;
-use crate::data::{Values, random_key};
-use crate::engines::{Engine, Kind, Setup};
+use crate::data::{Random, Values, begins_right, random_key};
+use crate::engines::{Engine, Kind, Setup, Show};
 use crate::report::Measure;
 
 /// Operations between two looks at the progress bar.
@@ -237,6 +237,52 @@ pub fn fill_by_batches(bench: &Bench, engine: &dyn Engine, entries: u64, value_b
             numbers.map(random_key).map(|key| (key.to_vec(), values.of(&key, 0).to_vec())).collect();
         engine.batch(&pairs)
     })?;
+    Ok(())
+}
+
+/// Scans all of so many entries with `scan`; notes the nanoseconds per row.
+pub fn full_scan(
+    bench: &mut Bench,
+    entries: u64,
+    name: &str,
+    scan: impl FnOnce(Show<'_>) -> Result<()>,
+) -> Result<()> {
+    let (mut rows, mut right) = (0, true);
+    let spent = bench.step(name, || {
+        scan(&mut |key, value| {
+            rows += 1;
+            right &= begins_right(key, 0, value);
+            true
+        })
+    })?;
+    check(right && rows == entries, || format!("a {name} found {rows} of {entries} entries, or wrong ones"))?;
+    bench.note(format!("{name}, per row"), "ns", nanos_each(spent, rows));
+    Ok(())
+}
+
+/// Scans `count` ranges of keys whose first eight bytes are that far apart; notes the
+/// nanoseconds of each, latencies, and how many entries there were.
+pub fn range_scans(
+    bench: &mut Bench,
+    engine: &dyn Engine,
+    name: &str,
+    width: u64,
+    count: u64,
+    random: &mut Random,
+) -> Result<()> {
+    let mut rows = 0;
+    bench.timed(name, count, |_| {
+        let first = random.below(u64::MAX - width / 2);
+        let end = first.checked_add(width).map(u64::to_be_bytes);
+        let mut right = true;
+        engine.scan(&first.to_be_bytes(), end.as_ref().map(|end| end.as_slice()), &mut |key, value| {
+            rows += 1;
+            right &= begins_right(key, 0, value) && end.is_none_or(|end| *key < end[..]);
+            true
+        })?;
+        check(right, || format!("a {name} found wrong entries"))
+    })?;
+    bench.note(format!("{name}, entries each"), "", rows as f64 / count as f64);
     Ok(())
 }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::args::count;
-use crate::bench::{Bench, check, nanos_each};
+use crate::bench::{Bench, check, full_scan, nanos_each, range_scans};
 use crate::data::{KEY_BYTES, Random, Values, begins_right, random_key, sequential_key};
-use crate::engines::{Engine, Setup, Show};
+use crate::engines::{Engine, Setup};
 use crate::system::{disk_bytes, memory_peak_bytes, written_bytes};
 
 /// Most reads of each kind.
@@ -135,44 +135,13 @@ fn scans(bench: &mut Bench, engine: &dyn Engine, arguments: &Arguments) -> Resul
     }
     // Keys are spread evenly, so this much of their first eight bytes holds a hundred.
     let width = (u64::MAX / arguments.entries).saturating_mul(HUNDRED);
-    let mut rows = 0;
-    bench.timed("range scan of 100", reads, |_| {
-        let first = random.below(u64::MAX - width / 2);
-        let end = first.checked_add(width).map(u64::to_be_bytes);
-        let mut right = true;
-        engine.scan(&first.to_be_bytes(), end.as_ref().map(|end| end.as_slice()), &mut |key, value| {
-            rows += 1;
-            right &= begins_right(key, 0, value) && end.is_none_or(|end| *key < end[..]);
-            true
-        })?;
-        check(right, || "a range scan found wrong entries".to_owned())
-    })?;
-    bench.note("range scan, entries each", "", rows as f64 / reads as f64);
-    full_scan(bench, arguments, "full scan", |show| engine.scan(&[], None, show))?;
+    range_scans(bench, engine, "range scan of 100", width, reads, &mut random)?;
+    full_scan(bench, arguments.entries, "full scan", |show| engine.scan(&[], None, show))?;
     if !engine.scans_back() {
         eprintln!("{}: full scan backwards: not supported", bench.subject());
         return Ok(());
     }
-    full_scan(bench, arguments, "full scan backwards", |show| engine.scan_back(show))
-}
-
-fn full_scan(
-    bench: &mut Bench,
-    arguments: &Arguments,
-    name: &str,
-    scan: impl FnOnce(Show<'_>) -> Result<()>,
-) -> Result<()> {
-    let (mut rows, mut right) = (0, true);
-    let spent = bench.step(name, || {
-        scan(&mut |key, value| {
-            rows += 1;
-            right &= begins_right(key, 0, value);
-            true
-        })
-    })?;
-    check(right && rows == arguments.entries, || format!("a {name} found {rows} entries"))?;
-    bench.note(format!("{name}, per row"), "ns", nanos_each(spent, rows));
-    Ok(())
+    full_scan(bench, arguments.entries, "full scan backwards", |show| engine.scan_back(show))
 }
 
 fn overwrite(bench: &mut Bench, engine: &dyn Engine, arguments: &Arguments) -> Result<()> {

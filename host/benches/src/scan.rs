@@ -2,9 +2,8 @@
 
 use crate::Result;
 use crate::args::count;
-use crate::bench::{Bench, check, fill_by_batches, nanos_each};
-use crate::data::{Random, begins_right};
-use crate::engines::Engine;
+use crate::bench::{Bench, fill_by_batches, full_scan, range_scans};
+use crate::data::Random;
 
 /// A part is one of so many.
 const PARTS: u64 = 100;
@@ -25,7 +24,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 100)]
     pub value_bytes: usize,
     /// Parts that are scanned
-    #[arg(long, default_value_t = PARTS)]
+    #[arg(long, default_value_t = PARTS, value_parser = clap::value_parser!(u64).range(1..))]
     pub parts: u64,
 }
 
@@ -37,42 +36,10 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
     bench.step("settle", || engine.settle())?;
     drop(engine);
     let engine = bench.open(&setup)?;
-    full(bench, engine.as_ref(), arguments.entries, "first scan, per row")?;
-    full(bench, engine.as_ref(), arguments.entries, "scan again, per row")?;
-    parts(bench, engine.as_ref(), arguments)
-}
-
-fn full(bench: &mut Bench, engine: &dyn Engine, entries: u64, name: &str) -> Result<()> {
-    let (mut rows, mut right) = (0, true);
-    let spent = bench.step(name, || {
-        engine.scan(&[], None, &mut |key, value| {
-            rows += 1;
-            right &= begins_right(key, 0, value);
-            true
-        })
-    })?;
-    check(right && rows == entries, || {
-        format!("{rows} of {entries} entries are there, or values are wrong")
-    })?;
-    bench.note(name, "ns", nanos_each(spent, rows));
-    Ok(())
-}
-
-fn parts(bench: &mut Bench, engine: &dyn Engine, arguments: &Arguments) -> Result<()> {
+    for name in ["first scan", "scan again"] {
+        full_scan(bench, arguments.entries, name, |show| engine.scan(&[], None, show))?;
+    }
     // Keys are spread evenly, so this much of their first eight bytes holds a part.
     let width = u64::MAX / PARTS;
-    let (mut random, mut rows, mut right) = (Random::new(1), 0, true);
-    let spent = bench.each("scan of a part", arguments.parts, |_| {
-        let first = random.below(u64::MAX - width);
-        let end = (first + width).to_be_bytes();
-        engine.scan(&first.to_be_bytes(), Some(&end), &mut |key, value| {
-            rows += 1;
-            right &= begins_right(key, 0, value) && *key < end[..];
-            true
-        })
-    })?;
-    check(right, || "a part has wrong entries".to_owned())?;
-    bench.note("scan of a part, per row", "ns", nanos_each(spent, rows));
-    bench.note("scan of a part, entries each", "", rows as f64 / arguments.parts.max(1) as f64);
-    Ok(())
+    range_scans(bench, engine.as_ref(), "scan of a part", width, arguments.parts, &mut Random::new(1))
 }
