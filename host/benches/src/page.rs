@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::publish::{CONDITIONS, pairs, profiles, tally, target_lines, versions};
+use crate::publish::{CONDITIONS, PROFILED, pairs, profiles, tally, target_lines, versions};
 use crate::report::{Latencies, PERCENTILES, Report, Row, shown};
 use crate::results::Results;
 use crate::targets::Verdict;
@@ -58,7 +58,11 @@ pub fn html(all: &[Results], first: &Results, verdicts: &[Verdict]) -> String {
         tally(verdicts),
         text_table(&target_lines(verdicts))
     );
-    for (name, profile) in profiles(verdicts) {
+    let profiles = profiles(verdicts);
+    if !profiles.is_empty() {
+        let _ = writeln!(body, "<p>{}</p>", escaped(PROFILED));
+    }
+    for (name, profile) in profiles {
         let _ = writeln!(body, "<p><b>{}</b>: {}</p>", escaped(&name), escaped(profile));
     }
     all.iter().for_each(|results| section(&mut body, results, first));
