@@ -25,11 +25,11 @@ Examples:
 `--with peers`, first, compiles fjall, redb, SQLite and LMDB in, which needs a C compiler;
 `--with rocksdb` RocksDB, which needs a C++ compiler and libclang, and half an hour on two
 cores, once; `--with tonbo` tonbo, which takes as long, needs OpenSSL's headers on Linux, and
-spends milliseconds on each put and get: `scan` is made for it. Every run of every engine has a process
-and a directory of its own. The table has medians of all runs, half of their range in percent,
-and in brackets the ratio to RocksDB where that was measured; the values of each run are in
-NAME.json beside the databases, which are removed. `report` makes a page and
-docs/benchmarks.md of all of them.";
+spends half a millisecond on a put and more than one on a get: `scan` is made for it. Every
+run of every engine has a process and a directory of its own. The table has medians of all
+runs, half of their range in percent, and in brackets the ratio to RocksDB where that was
+measured; the values of each run are in NAME.json beside the databases, which are removed.
+`report` makes a page and docs/benchmarks.md of all of them.";
 
 /// Benchmarks of Duramen beside other engines.
 #[derive(Debug, Parser)]

@@ -58,9 +58,9 @@ pub fn run(bench: &mut Bench, arguments: &Arguments) -> Result<()> {
 
 fn put(bench: &mut Bench, arguments: &Arguments, load: &Load) -> Result<()> {
     let mut setup = bench.setup("latency");
-    let mut usual = 64;
-    if bench.subject() == Kind::Sandbox.name() {
-        usual = 16;
+    let sandboxed = bench.subject() == Kind::Sandbox.name();
+    let usual = if sandboxed { 16 } else { 64 };
+    if sandboxed {
         setup.cache_bytes = SANDBOX_CACHE_BYTES;
     }
     setup.write_buffer_bytes = arguments.write_buffer.unwrap_or(usual) << 20;
