@@ -12,7 +12,7 @@ use super::cursor::{Purpose, TableCursor};
 use super::filter::Filter;
 use super::index::{GroupEntry, Index};
 use super::keys::{self, KeysPage};
-use super::page::{self, BytesPage, Checksums, Glance, IntsPage, ValuePage, Written};
+use super::page::{self, BytesPage, Glance, IntsPage, ValuePage, Written};
 use super::row_cache::Row;
 use super::schema::{CONTENTS, EXPIRY, KEY, KIND, SEQ, VALUE};
 use super::thrift::{Decoded, Malformed};
@@ -264,20 +264,15 @@ impl Table {
         }
         self.index.bring_values_near(page);
         let place = (entry.offsets[KEY], entry.bytes[KEY] as usize);
-        self.glance(place, entry.checksums[KEY], rows, |page| keys::rows_of(key, &page, rows))
+        let find = |page: Glance<'_>| keys::rows_of(key, &page, rows);
+        self.look(place, |raw| page::glance(raw, entry.checksums[KEY], rows, find))
     }
 
-    /// What `look` makes of a page of strings of bytes, of which nothing is kept.
-    fn glance<R>(
-        &self,
-        (offset, bytes): (u64, usize),
-        checksums: Checksums,
-        rows: usize,
-        look: impl FnOnce(Glance<'_>) -> R,
-    ) -> Result<R> {
+    /// What `look` makes of the stored bytes of a page, which are not kept.
+    fn look<R>(&self, (offset, bytes): (u64, usize), look: impl FnOnce(&[u8]) -> Decoded<R>) -> Result<R> {
         let in_file = |error: Malformed| error.in_file(&self.path, offset);
         if bytes > RAW_BYTES {
-            return page::glance(&self.read(offset, bytes)?, checksums, rows, look).map_err(in_file);
+            return look(&self.read(offset, bytes)?).map_err(in_file);
         }
         RAW.with_borrow_mut(|raw| {
             if raw.len() < bytes {
@@ -285,7 +280,7 @@ impl Table {
             }
             let raw = &mut raw[..bytes];
             self.file.read_into(offset, raw)?;
-            page::glance(raw, checksums, rows, look).map_err(in_file)
+            look(raw).map_err(in_file)
         })
     }
 
@@ -314,8 +309,12 @@ impl Table {
         for part in self.index.values(page) {
             if row < part.rows as usize {
                 let place = (offset, part.bytes as usize);
+                if part.rows == 1 {
+                    return self.look(place, |raw| page::lone(raw, part.checksums));
+                }
                 let copy = |page: Glance<'_>| Bytes::copy_from_slice(page.get(row));
-                return self.glance(place, part.checksums, part.rows as usize, copy);
+                let rows = part.rows as usize;
+                return self.look(place, |raw| page::glance(raw, part.checksums, rows, copy));
             }
             row -= part.rows as usize;
             offset += u64::from(part.bytes);
