@@ -16,7 +16,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
@@ -64,6 +64,8 @@ pub fn open(setup: &Setup) -> Result<Box<dyn Engine>> {
         return Err("tonbo has neither a simulated clock nor compactions on demand alone".into());
     }
     fs::create_dir_all(&setup.directory)?;
+    // It makes a URL of it.
+    let directory = path::absolute(&setup.directory)?;
     // Its files block the thread that they are used on, which a runtime of the current
     // thread does not allow: this one has a thread for what goes on in the background.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -72,7 +74,7 @@ pub fn open(setup: &Setup) -> Result<Box<dyn Engine>> {
     let policy = if setup.synced { WalSyncPolicy::Always } else { WalSyncPolicy::Disabled };
     let memtables = (setup.write_buffer_bytes / (BATCHES * BATCH_BYTES)).max(1);
     let builder = DbBuilder::from_schema_key_name(Arc::clone(&schema), "key")?
-        .on_disk(&setup.directory)?
+        .on_disk(&directory)?
         .wal_sync_policy(policy)
         .with_seal_policy(Arc::new(BatchesThreshold { batches: BATCHES }))
         .with_minor_compaction(memtables, 0)
