@@ -362,6 +362,16 @@ impl<'r> Stored<'r> {
         self.compressed_from.unwrap_or(self.body.len())
     }
 
+    /// The body decompressed, in memory of its own.
+    fn to_vec(&self) -> Decoded<Vec<u8>> {
+        if self.compressed_from.is_none() {
+            return Ok(self.body.to_vec());
+        }
+        let mut body = room(self.len()).map_err(|error| error.after(self.start))?;
+        self.decompress(&mut body)?;
+        Ok(body)
+    }
+
     /// Decompresses the body into all of `buffer`, which has [`Stored::len`] bytes.
     fn decompress(&self, buffer: &mut [u8]) -> Decoded<()> {
         if self.compressed_from.is_none() {
@@ -382,9 +392,7 @@ pub(super) fn open(raw: &Bytes, checksums: Checksums, rows: usize, content: Cont
     if stored.compressed_from.is_none() {
         return Ok(raw.slice(stored.start..));
     }
-    let mut body = room(stored.len()).map_err(|error| error.after(stored.start))?;
-    stored.decompress(&mut body)?;
-    Ok(body.into())
+    Ok(stored.to_vec()?.into())
 }
 
 /// Memory for the body of a page.
@@ -465,9 +473,7 @@ pub(super) fn glance<R>(
         return look(stored.body);
     }
     if stored.len() > SCRATCH_BYTES {
-        let mut body = room(stored.len())?;
-        stored.decompress(&mut body)?;
-        return look(&body);
+        return look(&stored.to_vec()?);
     }
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.len() < stored.len() {
@@ -485,8 +491,7 @@ pub(super) fn glance<R>(
 /// slow between addresses whose lowest twelve bits are nearly equal (glibc bug 30994).
 pub(super) fn lone(raw: &[u8], checksums: Checksums) -> Decoded<Bytes> {
     let stored = Stored::check(raw, checksums, 1, Content::Bytes)?;
-    let mut body = room(stored.len())?;
-    stored.decompress(&mut body)?;
+    let body = stored.to_vec()?;
     let start = Place::decode(&body, 1)?.range(0).start;
     let mut value = Bytes::from(body);
     value.advance(start);
@@ -712,9 +717,17 @@ mod tests {
                     assert_eq!(page.get(row), *value);
                     assert_eq!(page.slice(row), *value);
                 }
-                match (values, lone(&raw, written.checksums)) {
-                    ([value], alone) => assert_eq!(alone.unwrap(), *value),
-                    (_, alone) => assert!(alone.is_err(), "a page of several"),
+                let alone = lone(&raw, written.checksums);
+                let [value] = values else {
+                    assert!(alone.is_err(), "a page of several");
+                    continue;
+                };
+                assert_eq!(alone.unwrap(), *value);
+                for at in 0..raw.len() {
+                    let mut bad = raw.to_vec();
+                    bad[at] ^= 1;
+                    assert!(lone(&bad, written.checksums).is_err(), "byte {at}");
+                    assert!(lone(&raw[..at], written.checksums).is_err(), "cut at {at}");
                 }
             }
         }
