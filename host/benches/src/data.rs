@@ -136,6 +136,9 @@ mod tests {
         assert!(begins_right(&key, 0, &first));
         assert!(!begins_right(&key, 1, &first) && !begins_right(&other, 0, &first));
         assert!(begins_right(&key, 3, Values::new(7).of(&key, 3)));
+        let mut long = Values::new(5 * COPIED_BYTES + 1);
+        let (random, repeated) = long.of(&key, 0).split_at(5 * COPIED_BYTES / 2 + 1);
+        assert_eq!(random[..repeated.len()], *repeated);
     }
 
     #[test]

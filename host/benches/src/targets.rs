@@ -99,7 +99,7 @@ const TARGETS: &[Target] = &[
     target("kv-16384", "get cold", Native, Times(1.0, ROCKS)),
 ];
 
-/// What profiles said of targets that runs have missed; on machines of two cores, by `perf`.
+/// What profiles said of targets that runs have missed; on machines of two cores, by `perf` and `strace`.
 #[rustfmt::skip]
 const PROFILES: &[(&str, &str, Kind, &str)] = &[
     ("kv", "fillrandom", Sandbox,
@@ -140,7 +140,7 @@ const PROFILES: &[(&str, &str, Kind, &str)] = &[
      "It waits for the disk, which took 280 MB/s of log and tables where keys came in order: a put takes 29 us in \
       the middle (RocksDB's 53), but commits wait where the log is sealed and where flushes are behind. The log \
       is synced before its memtable becomes a table, which must never be ahead of it; RocksDB's is not synced. \
-      Smaller lots of bytes between syncs change nothing."),
+      To sync tables more often changes nothing."),
 ];
 
 /// What became of a target.
